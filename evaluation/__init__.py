@@ -1,0 +1,11 @@
+"""Judging: what each arm says about the test patients, how good that is, and the page that shows it.
+
+The room's item is the verdict (contract VERDICTS): one arm's risk for one stay. In go patients, a language model's door
+(`contracts.generation.Generate`), the cohort folder and the expert's readings; out come verdicts, a results table and
+one self-contained HTML report.
+
+- `verdicts` asks a policy arm, `token_risk` reads the risk from the tokens' distribution, `baselines` makes the arms
+  that need no language model.
+- `metrics` holds the measures, `statistics` the bootstrap, `tables` the results table, `paper_figures` the paper's.
+- `plots` draws, `case_study` picks and marks up one patient, `report` writes the page.
+"""

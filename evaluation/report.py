@@ -1,0 +1,214 @@
+"""The report: one self-contained HTML page of a study.
+
+In goes a `ReportBundle` of plain frames and values, out comes the page as text. Nothing is fetched when it is read: no
+script, no font, no image beyond the inline SVG, and a content security policy that forbids the rest. Everything that a
+model or a file said is escaped by the template. A part that is absent is named as absent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from contracts.frames import READINGS, VERDICTS
+from evaluation import paper_figures, plots, tables
+from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC, MODEL_ARMS
+from evaluation.case_study import CaseStudy
+from evaluation.verdicts import STYLE_OF_ARM
+
+MOST_STAYS, MOST_TOKENS = 48, 20
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class ReportBundle:
+    """What a report is made of; None or empty: this part did not run.
+
+    Attributes:
+        study: the study's name.
+        created: when it was made, as text.
+        outcome: what is predicted.
+        table: of `tables.results`.
+        verdicts: of all arms.
+        reference: arm of the paired differences.
+        notes: arm to how it was chosen (`baselines.judge_baselines`).
+        stage1: name to value, the check of stage 1 on validation before and after.
+        rl_steps: one row a step of the RL run: `step` and columns of `plots.REWARDS`, `BOUNDS`, `CLIPPED`.
+        readings: contract READINGS, of the test stays at least.
+        health: of the expert's attention, nested names to values.
+        case: one patient in full.
+        counts: split to name to number, as `eag-rl cohort --json` has them.
+        attrition: rules in order, each with rule, unit, found, dropped, kept.
+        settings: the configuration, nested.
+        provenance: rows with the same keys: stage, artifact, kind, sha256 and others.
+    """
+
+    study: str
+    created: str
+    outcome: str
+    table: pl.DataFrame
+    verdicts: pl.DataFrame
+    reference: str = tables.REFERENCE
+    notes: Mapping[str, str] = field(default_factory=dict)
+    stage1: Mapping[str, Any] | None = None
+    rl_steps: pl.DataFrame | None = None
+    readings: pl.DataFrame | None = None
+    health: Mapping[str, Any] | None = None
+    case: CaseStudy | None = None
+    counts: Mapping[str, Mapping[str, Any]] | None = None
+    attrition: Sequence[Mapping[str, Any]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Sequence[Mapping[str, Any]] = ()
+
+
+def render(bundle: ReportBundle) -> str:
+    """The page.
+
+    Raises:
+        ContractError: verdicts or readings break their contract.
+    """
+    VERDICTS.check(bundle.verdicts)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined, finalize=_printable)
+    environment.filters["flat"] = flat
+    environment.filters["plain"] = plain
+    template = environment.get_template("report.html")
+    return template.render(bundle=bundle, case=bundle.case, headers=tables.headers(bundle.table),
+                           groups=grouped(tables.cells(bundle.table)),
+                           headline=headline(bundle.table, bundle.reference),
+                           readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
+                           resamples=bundle.table["resamples"][0], redrawn=bundle.table["redrawn"][0],
+                           paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
+                           test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
+
+
+def headline(table: pl.DataFrame, reference: str) -> list[str]:
+    """The result in sentences: the last policy arm in both readings, and the best arm without a language model.
+
+    The policy arm is fixed by the order of the method, not picked by its figures on the test split.
+    """
+    policy = [arm for arm in STYLE_OF_ARM if (table["arm"] == arm).any()][-1:]
+    sentences = [f"Language-model arm {row['arm']}, risk read as {row['reading']}: AUROC {_figure(row, 'auroc')}, "
+                 f"AUPRC {_figure(row, 'auprc')}. {_compared(row, reference)}".strip()
+                 for row in table.filter(pl.col("arm").is_in(policy)).iter_rows(named=True)]
+    simple = tables.best(table, [arm for arm in table["arm"].unique() if arm not in STYLE_OF_ARM])
+    if simple is not None:
+        sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
+                         f"{_figure(simple, 'auprc')} on the same stays.")
+    return sentences
+
+
+def _figure(row: Mapping[str, Any], name: str) -> str:
+    return f"{100 * row[f'{name}_point']:.1f} % (± {100 * row[f'{name}_sd']:.1f})"
+
+
+def _compared(row: Mapping[str, Any], reference: str) -> str:
+    if row["auroc_gap_p"] is None:
+        return ""
+    low, high = 100 * row["auroc_gap_low"], 100 * row["auroc_gap_high"]
+    verdict = ("the interval holds 0: on this test split it cannot be told from the reference" if low <= 0 <= high
+               else "the interval does not hold 0")
+    return (f"Its AUROC differs from {reference} by {100 * row['auroc_gap_point']:+.1f} points, 95 % interval "
+            f"[{low:+.1f}, {high:+.1f}], p = {row['auroc_gap_p']:.3f}: {verdict}.")
+
+
+def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[str, str]]]]]:
+    """The table's text rows by arm; each cell as what it says first and what stands in brackets after it."""
+    groups: list[tuple[str, list[list[tuple[str, str]]]]] = []
+    for arm, *texts in rows:
+        if not groups or groups[-1][0] != arm:
+            groups.append((arm, []))
+        groups[-1][1].append([_two_lines(text) for text in texts])
+    return groups
+
+
+def _two_lines(text: str) -> tuple[str, str]:
+    main, _, rest = text.partition(" (") if " (" in text else text.partition(" [")
+    return main, "" if not rest else rest.removesuffix(")") if " (" in text else f"[{rest}"
+
+
+def flat(values: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested names and values as rows (dotted name, text)."""
+    if isinstance(values, Mapping):
+        return [row for key, value in values.items() for row in flat(value, f"{name}.{key}" if name else str(key))]
+    if isinstance(values, (list, tuple)) and any(isinstance(value, (Mapping, list, tuple)) for value in values):
+        return [row for number, value in enumerate(values) for row in flat(value, f"{name}[{number}]")]
+    return [(name, plain(values))]
+
+
+def plain(value: Any) -> str:
+    """A value as text: numbers with four significant digits, lists with commas, nothing as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _printable(value: Any) -> Any:
+    """Control characters, which no page may hold, as the replacement character."""
+    return _CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
+    """Each policy arm's stated reading beside its token reading."""
+    pairs = []
+    for arm in table["arm"].unique(maintain_order=True):
+        rows = {row["reading"]: row for row in table.filter(pl.col("arm") == arm).iter_rows(named=True)}
+        if "tokens" in rows:
+            pairs.append({"arm": arm, "stated": rows["stated"], "tokens": rows["tokens"]})
+    return pairs
+
+
+def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
+    """Every picture by name, None where its part is absent. SVG comes from `plots` alone, with its text escaped."""
+    curves = _curves(bundle.verdicts, "token_probability", [*STYLE_OF_ARM, EXPERT, LOGISTIC, BOOSTING])
+    steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
+    drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
+             "calibration": plots.calibration(_calibrated(bundle.verdicts)),
+             "rewards": None if steps is None else plots.rewards(steps),
+             "bounds": None if steps is None else plots.clip_bounds(steps),
+             "attention": None if bundle.readings is None else _attention(bundle.readings, bundle.verdicts)}
+    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - our own SVG
+
+
+def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labels and risks of the arms that are there, at most as many as there are colours."""
+    present = [arm for arm in arms if (verdicts["arm"] == arm).any()] or verdicts["arm"].unique(maintain_order=True)
+    parts = {arm: verdicts.filter(pl.col("arm") == arm) for arm in list(present)[:8]}
+    return {arm: (part["label"].to_numpy(), part[column].to_numpy()) for arm, part in parts.items()}
+
+
+def _calibrated(verdicts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The last policy arm in both readings and the models without language."""
+    policy = [arm for arm in STYLE_OF_ARM if (verdicts["arm"] == arm).any()][-1:]
+    stated = {f"{arm}, stated": found for arm, found in _of(verdicts, "probability", policy).items()}
+    tokens = {f"{arm}, tokens": found for arm, found in _of(verdicts, "token_probability", policy).items()}
+    return {**stated, **tokens, **_of(verdicts, "probability", MODEL_ARMS[:2])} or _curves(verdicts, "probability", [])
+
+
+def _of(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return _curves(verdicts, column, arms) if verdicts["arm"].is_in(list(arms)).any() else {}
+
+
+def _attention(readings: pl.DataFrame, verdicts: pl.DataFrame) -> str | None:
+    """Heat map of at most `MOST_STAYS` judged stays, by class and expert risk, and the tokens attended to most."""
+    labels = verdicts.select("stay_id", "label").unique()
+    judged = READINGS.check(readings).join(labels, on="stay_id", how="inner")
+    if not judged.height:
+        return None
+    stays = judged.group_by("stay_id").agg(pl.col("label").first(), pl.col("risk").first()).sort(
+        "label", "risk", "stay_id")
+    chosen = stays[np.unique(np.linspace(0, stays.height - 1, min(MOST_STAYS, stays.height)).round().astype(int))]
+    heavy = judged.group_by("feature").agg(pl.col("attention").mean()).sort(["attention", "feature"],
+                                                                          descending=[True, False])
+    return plots.attention(judged, chosen["stay_id"].to_list(), heavy["feature"].to_list()[:MOST_TOKENS],
+                           chosen["label"].to_list())

@@ -1,0 +1,164 @@
+"""Bootstrap over patients: how far a measure could have come out otherwise on another test split of the same size.
+
+A resample draws as many patients as there are, with replacement, and takes all their stays. It is held as the number of
+times that each stay was drawn, W (B, n); all arms are measured on the same W, so that differences are paired. Measures
+over all B resamples are computed at once from W and one sort of the risks; they equal scikit-learn's on each resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from contracts.errors import DataError
+from evaluation.metrics import Floats, Ints, checked
+
+LEVEL = 0.95
+_PATIENCE = 1000  # redraws for each wanted resample before the test split is called too small
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """B bootstrap resamples of n stays.
+
+    Attributes:
+        counts: times each stay was drawn, (B, n).
+        redrawn: resamples that held one class only and were drawn again.
+    """
+
+    counts: NDArray[np.int64]
+    redrawn: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A measure: its value on the whole test split, and mean, standard deviation (ddof 1) and 95 % interval (2.5 and
+    97.5 percentile) over the resamples."""
+
+    point: float
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of one arm minus that of the reference arm, on the same resamples.
+
+    Attributes:
+        point: difference on the whole test split.
+        low, high: 95 % percentile interval.
+        p: two-sided bootstrap p-value, at least 2 / (B + 1).
+    """
+
+    point: float
+    low: float
+    high: float
+    p: float
+
+
+def resample(labels: ArrayLike, count: int, seed: int, patients: Sequence[str] | None = None) -> Resamples:
+    """Draws `count` resamples of patients in which both classes stand.
+
+    Args:
+        labels: (n,) of 0 and 1.
+        patients: patient of each stay, (n,); None: each stay is a patient of its own.
+
+    Raises:
+        DataError: one class only, or so few of one class that resamples with both are hardly ever drawn.
+    """
+    truth, _ = checked(labels, np.zeros(len(np.asarray(labels))))
+    member = np.arange(truth.size) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
+    people = int(member.max()) + 1
+    draw = np.random.default_rng(seed)
+    kept: list[NDArray[np.int64]] = []
+    redrawn = 0
+    while len(kept) < count:
+        counts = np.bincount(draw.integers(people, size=people), minlength=people)[member]
+        if 0 < counts @ truth < counts.sum():
+            kept.append(counts)
+            continue
+        redrawn += 1
+        if redrawn > count * _PATIENCE:
+            raise DataError(f"{int(truth.sum())} positive of {truth.size} stays", "both classes stand in a resample",
+                            "take more test stays (evaluation.stays)")
+    return Resamples(np.stack(kept), redrawn)
+
+
+def measure(name: str, labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Floats:
+    """One measure on each resample, (B,).
+
+    Args:
+        name: "auroc", "auprc" or "brier".
+        labels, risks: (n,).
+
+    Raises:
+        DataError: labels or risks that `metrics.checked` refuses, or of another length than the resamples.
+    """
+    truth, risk = checked(labels, risks)
+    if truth.size != resamples.counts.shape[1]:
+        raise DataError(f"{truth.size} stays, resamples of {resamples.counts.shape[1]}", "the same stays",
+                        "resample the stays that are judged")
+    return _MEASURES[name](truth, risk, resamples.counts)
+
+
+def summary(point: float, values: Floats) -> Summary:
+    """Mean, sd and interval of a measure over the resamples, beside its value on the whole split."""
+    low, high = _interval(values)
+    return Summary(point, float(values.mean()), float(values.std(ddof=1)), low, high)
+
+
+def difference(point: float, values: Floats, reference: Floats) -> Difference:
+    """Paired difference to the reference, with p = min(1, 2 min(#{d <= 0} + 1, #{d >= 0} + 1) / (B + 1)).
+
+    Args:
+        point: difference on the whole split.
+        values, reference: the measure of both arms on the same resamples, (B,).
+    """
+    gaps = values - reference
+    low, high = _interval(gaps)
+    tail = min(int((gaps <= 0).sum()), int((gaps >= 0).sum())) + 1
+    return Difference(point, low, high, min(1.0, 2.0 * tail / (gaps.size + 1)))
+
+
+def _interval(values: Floats) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _by_risk(truth: Ints, risk: Floats, counts: Ints) -> tuple[Floats, Floats]:
+    """Drawn positives and negatives at each distinct risk, ascending: both (B, U)."""
+    order = np.argsort(risk, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(risk[order]) > 0])
+    drawn = counts[:, order].astype(np.float64)
+    positive = np.add.reduceat(drawn * truth[order], starts, axis=1)
+    negative = np.add.reduceat(drawn * (1 - truth[order]), starts, axis=1)
+    return positive, negative
+
+
+def _auroc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+    """Mann-Whitney: share of positive-negative pairs in order, ties half."""
+    positive, negative = _by_risk(truth, risk, counts)
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return np.asarray((positive * (below + negative / 2)).sum(axis=1) / pairs)
+
+
+def _auprc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+    """Average precision: sum over distinct thresholds of precision times the gain in recall."""
+    positive, negative = (part[:, ::-1] for part in _by_risk(truth, risk, counts))
+    hits = np.cumsum(positive, axis=1)
+    called = hits + np.cumsum(negative, axis=1)
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    return np.asarray((precision * positive).sum(axis=1) / positive.sum(axis=1))
+
+
+def _brier(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+    return np.asarray(counts @ (risk - truth) ** 2 / counts.sum(axis=1))
+
+
+_MEASURES: dict[str, Callable[[Ints, Floats, Ints], Floats]] = {"auroc": _auroc, "auprc": _auprc, "brier": _brier}

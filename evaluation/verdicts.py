@@ -1,0 +1,192 @@
+"""Verdicts: asks a language model about each test patient and reads the risk twice.
+
+In go patients and the model's door, out comes one row a patient (contract VERDICTS and the columns of `EXTRAS`). Each
+answer is on disk as soon as it is finished, under a key of everything that decides it, so that a second call asks only
+for what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from configs.schema import Evaluation
+from contracts.errors import ConfigError, DataError, StorageError
+from contracts.frames import VERDICTS
+from contracts.generation import Generate, Generation, RenderChat
+from contracts.patients import Patient
+from evaluation.token_risk import token_probability
+from prompts import grammar, templates
+
+STYLE_OF_ARM = {"vanilla": "vanilla", "think": "think", "decomposition": "decomposition", "stage1": "decomposition",
+                "stage1+2": "decomposition"}
+UNDECIDED = 0.5
+TOP_LOGPROBS = 20
+_RECORD = 1  # version of an answer's file
+_DIGIT = re.compile(r"[0-9]")
+
+# Columns beyond the contract: whether the grammar was kept whole, whether the answer ran into its token limit, and how
+# `token_probability` was read: "tokens", "stated" (the tokens did not tell: the stated number stands in), "none"
+# (unparsable) or "model" (an arm without language).
+EXTRAS = {"well_formed": pl.Boolean, "truncated": pl.Boolean, "reading": pl.String}
+SCHEMA: dict[str, Any] = {**VERDICTS.dtypes, **EXTRAS}
+
+
+async def judge(arm: str, patients: Sequence[Patient], generate: Generate, render: RenderChat, model: str,
+                section: Evaluation, outcome: str, count: int, seed: int, out: Path,
+                on_done: Callable[[int, int], None] | None = None) -> pl.DataFrame:
+    """Asks one arm for every patient, all at once (the door limits what is in flight), and reads the answers.
+
+    Args:
+        arm: "vanilla", "think", "decomposition", "stage1" or "stage1+2"; decides the prompt style.
+        patients: of the test split, each stay once.
+        model: base model's or adapter's name on the server; an adapter's name must change with its content.
+        section: temperature (0: greedy) and length of the answers.
+        outcome: what is predicted, for the prompt.
+        count: important features that the prompt asks for.
+        out: folder for the finished answers; several arms may share it.
+        on_done: called with (answers finished, answers in all) after each.
+
+    Returns:
+        VERDICTS and `EXTRAS`, one row a patient, in the order given. An answer without a number counts as not parsed
+        and has risk 0.5 in both readings. `features` are spelt as the model wrote them.
+
+    Raises:
+        ConfigError: the arm is unknown.
+        DataError: no patients, or a stay twice.
+        PromptTooLongError, ServerError: from the door; the answers already finished stay on disk.
+        StorageError: an answer cannot be written.
+    """
+    style = _style(arm)
+    _check(patients)
+    folder = _folder(out)
+    done = 0
+
+    async def answered(patient: Patient) -> Generation:
+        nonlocal done
+        prompt = render(templates.messages(patient.evidence, style, outcome, count))
+        path = folder / f"{_key(prompt, style, model, section, seed)}.json"
+        answer = _read(path)
+        if answer is None:
+            found = await generate(prompt, model=model, max_tokens=section.completion_tokens,
+                                   temperature=section.temperature, seed=seed, top_logprobs=TOP_LOGPROBS)
+            answer = _slim(found[0])
+            _write(path, answer)
+        done += 1
+        if on_done is not None:
+            on_done(done, len(patients))
+        return answer
+
+    answers = await _all([asyncio.ensure_future(answered(patient)) for patient in patients])
+    rows = [verdict(arm, patient, answer) for patient, answer in zip(patients, answers, strict=True)]
+    return VERDICTS.check(pl.DataFrame(rows, schema=SCHEMA))
+
+
+def verdict(arm: str, patient: Patient, answer: Generation) -> dict[str, Any]:
+    """One row of VERDICTS and `EXTRAS`: the answer parsed, and its risk read both ways."""
+    parsed = grammar.parse(answer.text, STYLE_OF_ARM[arm])
+    stated, tokens, reading = UNDECIDED, UNDECIDED, "none"
+    if parsed.probability is not None:
+        stated = min(max(parsed.probability, 0.0), 1.0)
+        read = _from_tokens(answer, parsed)
+        tokens, reading = (stated, "stated") if read is None else (read, "tokens")
+    return {"arm": arm, "stay_id": patient.stay_id, "label": patient.label, "text": answer.text,
+            "parsed": parsed.probability is not None, "probability": stated, "token_probability": tokens,
+            "features": list(parsed.features), "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens, "well_formed": parsed.well_formed,
+            "truncated": answer.finish_reason == "length", "reading": reading}
+
+
+def _from_tokens(answer: Generation, parsed: grammar.Parsed) -> float | None:
+    """The risk from the tokens, None unless the number is the risk as it stands ("85 %" and "0.85 %" are not)."""
+    span = parsed.probability_span
+    if span is None or float(answer.text[span[0]:span[1]]) != parsed.probability:
+        return None
+    return token_probability(answer, span)
+
+
+def _style(arm: str) -> str:
+    if arm not in STYLE_OF_ARM:
+        raise ConfigError(f"unknown arm {arm!r}", f"one of: {', '.join(STYLE_OF_ARM)}", "correct evaluation.arms")
+    return STYLE_OF_ARM[arm]
+
+
+def _check(patients: Sequence[Patient]) -> None:
+    if not patients:
+        raise DataError("no test patients to judge", "the test split holds at least one stay",
+                        "check the cohort's splits and evaluation.stays")
+    repeated = len(patients) - len({patient.stay_id for patient in patients})
+    if repeated:
+        raise DataError(f"{repeated} test stays stand twice", "each stay is judged once", "recompute the cohort")
+
+
+async def _all(tasks: Sequence[asyncio.Future[Generation]]) -> list[Generation]:
+    """Waits for all; the first failure cancels the rest, waits until they have ended, and is raised."""
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _key(prompt: Sequence[int], style: str, model: str, section: Evaluation, seed: int) -> str:
+    """SHA-256 over all that decides an answer; the prompt's token ids hold the evidence and the chat template."""
+    facts = [_RECORD, templates.VERSION, style, model, section.temperature, section.completion_tokens, seed,
+             TOP_LOGPROBS, list(prompt)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _slim(answer: Generation) -> Generation:
+    """Keeps the alternatives only where they can matter, at tokens with a digit: a twentieth of the disk."""
+    top = tuple(dict(known) if _DIGIT.search(token) else {}
+                for token, known in zip(answer.tokens, answer.top, strict=False))
+    return replace(answer, token_ids=(), top=top)
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {out}: {error.strerror}", "answers are kept on disk",
+                           "free space or correct paths.workspace") from error
+    return out
+
+
+def _write(path: Path, answer: Generation) -> None:
+    """Writes one answer so that it is there whole or not at all."""
+    record = {"text": answer.text, "tokens": answer.tokens, "logprobs": answer.logprobs, "top": answer.top,
+              "finish_reason": answer.finish_reason, "prompt_tokens": answer.prompt_tokens,
+              "completion_tokens": answer.completion_tokens}
+    passing = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        with passing.open("w", encoding="utf-8") as file:
+            json.dump(record, file)
+            file.flush()
+            os.fsync(file.fileno())
+        passing.replace(path)
+    except OSError as error:
+        passing.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}", "each answer is stored when it is finished",
+                           "free space, then run again: finished answers are kept") from error
+
+
+def _read(path: Path) -> Generation | None:
+    """A finished answer, or None where there is none or the file was torn by a power cut (it is asked again)."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return Generation(text=record["text"], token_ids=(), tokens=tuple(record["tokens"]),
+                      logprobs=tuple(record["logprobs"]), top=tuple(record["top"]),
+                      finish_reason=record["finish_reason"], prompt_tokens=record["prompt_tokens"],
+                      completion_tokens=record["completion_tokens"])

@@ -1,0 +1,299 @@
+"""`eag-rl`: one command for the whole study, one for each part, and what a person needs around them.
+
+Errors that a user can cause are printed as value, rule and next step, without a traceback; the exit code is then 2.
+Heavy libraries are imported inside the commands, so that help and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+from contracts.errors import EagRlError
+
+app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
+                  no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+console = Console()
+
+ConfigName = Annotated[str, typer.Option("--config", "-c", help="demo, tjh_small, tjh, or the path of a YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting, e.g. policy.grpo.lr=1e-5.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def main() -> None:
+    """Entry point: runs the command, prints user errors without a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app(standalone_mode=True)
+    except EagRlError as error:
+        _print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; finished parts are kept, run the same command to go on")
+        sys.exit(130)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_error(error: EagRlError) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps(error.as_dict()))
+    lines = Console(stderr=True)
+    for word, text in ((f"{error.title} error", error.value), ("rule", error.rule), ("next step", error.next_step)):
+        lines.print(f"[bold]{word}:[/bold] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dict[str, Any]]:
+    """Runs the study's flow up to a part; returns (session, artifacts)."""
+    from flows.environment import prefect_api, prepare
+
+    with prefect_api(prepare(config, overrides or ())) as wait:
+        from flows.opening import deliver_logs, open_session
+        from flows.run_study import Until, run_study
+
+        session = open_session(config, overrides or ())
+        wait()
+        try:
+            return session, run_study(config, list(overrides or ()), Until(until))
+        finally:
+            deliver_logs()
+
+
+def _decisions(session: Any) -> list[dict[str, Any]]:
+    return [vars(decision) for decision in session.decisions]
+
+
+def _print_decisions(session: Any) -> None:
+    table = Table(title="Stages", title_justify="left")
+    for name in ("stage", "", "why", "artifact", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+    for one in session.decisions:
+        word = "ran" if one.ran else "skipped"
+        table.add_row(one.stage, word, escape(_short(one.why)), one.artifact, f"{one.seconds:.1f}")
+    console.print(table)
+
+
+def _short(text: str, length: int = 160) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
+
+
+def _finish(session: Any, artifacts: dict[str, Any], as_json: bool, result: Any = None) -> None:
+    if as_json:
+        print(json.dumps({"artifacts": artifacts, "stages": _decisions(session), "result": result}))
+        return
+    _print_decisions(session)
+
+
+@app.command()
+def run(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+        until: Annotated[str, typer.Option(help="cohort, expert, trees, policy or report.")] = "report") -> None:
+    """Run a study from hospital files to the report; what is finished and unchanged is not made again."""
+    session, artifacts = _run(config, overrides, until)
+    result = None
+    if "report" in artifacts:
+        folder = session.workspace / artifacts["report"]["uri"]
+        result = {"table": json.loads((folder / "table.json").read_text(encoding="utf-8")),
+                  "report": str(folder / "report.html")}
+    _finish(session, artifacts, as_json, result)
+    if result and not as_json:
+        from flows.printing import print_results
+
+        print_results(console, result["table"])
+        console.print(f"Report: {result['report']}", soft_wrap=True)
+        console.print("Prefect and MLflow pages of this workspace: `eag-rl ui`", soft_wrap=True)
+
+
+@app.command()
+def cohort(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Prepare the cohort and print what was read, dropped (why, how many) and kept."""
+    session, artifacts = _run(config, overrides, "cohort")
+    from ehr.cohort import counts, read
+    from flows.printing import print_cohort
+
+    table = counts(read(session.workspace / artifacts["cohort"]["uri"]))
+    if as_json:
+        print(json.dumps({**table, "artifact": artifacts["cohort"]["id"]}))
+        return
+    print_cohort(console, table)
+
+
+@app.command()
+def expert(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the expert and print its metrics and the health of its attention."""
+    session, artifacts = _run(config, overrides, "expert")
+    metrics = {name: session.store.manifest(session.store.resolve(artifacts[name]["id"]))["metrics"]
+               for name in ("expert", "readings")}
+    _finish(session, artifacts, as_json, metrics)
+    if not as_json:
+        from flows.printing import print_metrics
+
+        print_metrics(console, metrics)
+
+
+@app.command()
+def trees(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Stage 1a: search for trajectories with the base model."""
+    session, artifacts = _run(config, overrides, "trees")
+    _finish(session, artifacts, as_json)
+
+
+@app.command()
+def policy(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Stage 1b and stage 2: fine-tune on the trajectories, then optimise."""
+    session, artifacts = _run(config, overrides, "policy")
+    _finish(session, artifacts, as_json)
+
+
+@app.command()
+def report(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Judge all arms and write the report (the same as `run`)."""
+    run(config, overrides, as_json, "report")
+
+
+@app.command()
+def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginning, or a kind.")] = None,
+            config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+            verify: Annotated[bool, typer.Option(help="Recompute every digest of the chain.")] = False) -> None:
+    """Walk from an artifact back to the sha256 of its source files."""
+    from configs.load import load
+    from flows.printing import lineage_tree, print_artifacts
+    from lineage.chain import chain, source_files
+    from lineage.store import Store
+
+    store = Store(Path(load(config, overrides or ()).paths.workspace))
+    if artifact is None:
+        entries = list(store.manifests())
+        if as_json:
+            print(json.dumps([entry["artifact"] for entry in entries]))
+        else:
+            print_artifacts(console, entries)
+        return
+    node = chain(store, store.resolve(artifact), verify)
+    if as_json:
+        print(json.dumps({**node, "source_files": source_files(node)}))
+        return
+    tree: Tree = lineage_tree(node)
+    console.print(tree, soft_wrap=True)
+
+
+@app.command()
+def predict(patient: Annotated[Path | None, typer.Argument(help="JSON of one patient; - reads stdin.")] = None,
+            config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+            example: Annotated[bool, typer.Option(help="Print an example of the JSON and stop.")] = False) -> None:
+    """One patient in; risk, reasoning and important features out."""
+    from flows.environment import prepare
+
+    prepare(config, overrides or ())
+    from flows.opening import open_session
+    from flows.printing import print_prediction
+    from tasks.predict import example_patient, predict_patient, read_patient
+    from tasks.servers import stop_servers
+
+    session = open_session(config, overrides or ())
+    if example:
+        print(json.dumps(example_patient(session), indent=1))
+        return
+    try:
+        result = predict_patient(session, read_patient(patient))
+    finally:
+        stop_servers()
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print_prediction(console, result)
+
+
+@data_app.command("fetch")
+def data_fetch(name: Annotated[str, typer.Argument(help="tjh or mimic-demo.")],
+               target: Annotated[Path, typer.Option(help="Folder to put the files in.")] = Path("data")) -> None:
+    """Get open data from its public source: pinned, checksums verified, resumable."""
+    from operations.fetch import fetch
+    from tasks.display import progress
+
+    with progress(f"fetch {name}") as advance:
+        for path in fetch(name, target, advance):
+            console.print(f"verified {path}", soft_wrap=True)
+    console.print(f"Set EAG_RL_DATA={target.resolve()} to use it.", soft_wrap=True)
+
+
+@data_app.command("check")
+def data_check(folder: Path, as_json: AsJson = False) -> None:
+    """Say which sources a folder holds and whether they are complete and unaltered."""
+    from operations.datacheck import check
+
+    _print_checks(check(folder), as_json)
+
+
+@config_app.command("show")
+def config_show(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+                everything: Annotated[bool, typer.Option("--all", help="Every setting, its range.")] = False) -> None:
+    """Print a configuration as it is after `extends` and overrides."""
+    import yaml
+
+    from configs.load import describe, dump, load
+
+    values = dump(load(config, overrides or ()))
+    if as_json:
+        print(json.dumps(values))
+    elif everything:
+        table = Table("setting", "valid", "default", "meaning")
+        for row in describe():
+            table.add_row(*(escape(str(cell)) for cell in row))
+        console.print(table)
+    else:
+        console.print(yaml.safe_dump(values, sort_keys=False), highlight=False)
+
+
+@app.command()
+def doctor(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check versions, machine, disk, ports and data; each failed check names its remedy."""
+    from configs.load import load
+    from operations.doctor import examine
+
+    _print_checks(examine(load(config, overrides or ())), as_json)
+
+
+def _print_checks(checks: list[Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([vars(check) for check in checks]))
+    else:
+        table = Table("", "check", "found", "remedy")
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        for check in checks:
+            table.add_row(f"[{colours[check.status]}]{check.status}[/]", escape(check.name), escape(check.found),
+                          escape(check.remedy) if check.status != "ok" else "")
+        console.print(table)
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(2)
+
+
+@app.command()
+def ui(config: ConfigName = "demo", overrides: Overrides = None,
+       prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
+       mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000) -> None:
+    """Serve the Prefect and MLflow pages of the workspace on loopback until Ctrl-C."""
+    from flows.environment import prepare
+
+    workspace = prepare(config, overrides or ())
+    from operations.pages import serve_pages
+
+    serve_pages(workspace, prefect_port, mlflow_port, lambda text: console.print(text, soft_wrap=True))
+
+
+if __name__ == "__main__":
+    main()

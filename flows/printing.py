@@ -1,0 +1,94 @@
+"""Results for a terminal: tables and trees from plain values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.tree import Tree
+
+
+def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The result table, one line an arm and reading; what is too wide for a terminal stands in the report."""
+    names = [name for name in rows[0] if name != "AUPRC vs reference"] if rows else []
+    table = Table(title="Results on the test stays (percent, ± sd of the bootstraps)", title_justify="left",
+                  padding=(0, 1, 0, 0), box=None)
+    for name in names:
+        table.add_column(name, justify="left" if name == "Arm" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_brief(str(row[name] or ""))) for name in names))
+    console.print(table)
+
+
+def _brief(cell: str) -> str:
+    """Point and sd of "point (mean ± sd)", the interval without its p: the rest stands in the report."""
+    return re.sub(r" \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
+
+
+def print_cohort(console: Console, table: Mapping[str, Any]) -> None:
+    """What was read, dropped and kept, then the counts of each split."""
+    steps = Table(title="Attrition", title_justify="left")
+    for name in ("rule", "unit", "found", "dropped", "kept"):
+        steps.add_column(name, justify="right" if name in ("found", "dropped", "kept") else "left")
+    for step in table["attrition"]:
+        steps.add_row(*(escape(str(step.get(name, ""))) for name in ("rule", "unit", "found", "dropped", "kept")))
+    console.print(steps)
+    rows = {**table["splits"], "total": table["total"]}
+    counts = Table(title="Cohort", title_justify="left")
+    counts.add_column("split")
+    for name in rows["total"]:
+        counts.add_column(name, justify="right")
+    for split, row in rows.items():
+        counts.add_row(split, *(str(value) for value in row.values()))
+    console.print(counts)
+
+
+def print_metrics(console: Console, metrics: Mapping[str, Mapping[str, float]]) -> None:
+    """Final numbers of stages."""
+    table = Table("stage", "metric", "value")
+    for stage, values in metrics.items():
+        for name, value in values.items():
+            table.add_row(stage, escape(name), f"{value:.4g}")
+    console.print(table)
+
+
+def print_artifacts(console: Console, entries: Sequence[Mapping[str, Any]]) -> None:
+    """All artifacts of a workspace."""
+    table = Table("id", "study", "sha256", "inputs", "commit")
+    for entry in entries:
+        table.add_row(entry["artifact"]["id"], str(entry.get("study")), entry["artifact"]["sha256"][:12],
+                      " ".join(source["id"] for source in entry["inputs"].values()), str(entry.get("commit"))[:12])
+    console.print(table)
+
+
+def lineage_tree(node: Mapping[str, Any]) -> Tree:
+    """The chain behind an artifact as a tree that ends in source files."""
+    tree = Tree(_title(node))
+    _grow(tree, node)
+    return tree
+
+
+def _grow(tree: Tree, node: Mapping[str, Any]) -> None:
+    for role, source in node["inputs"].items():
+        _grow(tree.add(f"{role}: {_title(source)}"), source)
+    for name, digest in (node["sources"] or {}).items():
+        tree.add(f"source {escape(name)}  sha256 {digest}")
+
+
+def _title(node: Mapping[str, Any]) -> str:
+    altered = f"  [red]ALTERED: {escape(', '.join(node['altered']))}[/red]" if node.get("altered") else ""
+    return f"[bold]{node['id']}[/bold]  sha256 {node['sha256'][:12]}  commit {str(node['commit'])[:12]}{altered}"
+
+
+def print_prediction(console: Console, result: Mapping[str, Any]) -> None:
+    """One patient's risk, features and reasoning."""
+    console.print(f"[bold]Risk[/bold] stated {result['risk']}, by token probability {result['token_risk']}; "
+                  f"expert {result['expert_risk']}", highlight=False)
+    console.print(f"[bold]Important features[/bold] {escape(', '.join(result['features']))}", highlight=False)
+    console.print(f"[bold]Expert's features[/bold] {escape(', '.join(result['expert_features']))}", highlight=False)
+    console.print(escape(result["reasoning"]), highlight=False)
+    console.print(f"model {result['model']}; research software, not a medical device", highlight=False)

@@ -1,0 +1,45 @@
+"""The whole study: hospital files to report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from prefect import flow
+
+from flows.grow_trees import grow_trees
+from flows.judge_policy import judge_policy
+from flows.opening import Artifacts, open_session, study
+from flows.prepare_cohort import prepare_cohort
+from flows.train_expert import train_expert
+from flows.tune_policy import tune_policy
+
+
+class Until(StrEnum):
+    """The last part of a study that is wanted."""
+
+    cohort = "cohort"
+    expert = "expert"
+    trees = "trees"
+    policy = "policy"
+    report = "report"
+
+
+_PARTS = {Until.expert: train_expert, Until.trees: grow_trees, Until.policy: tune_policy, Until.report: judge_policy}
+
+
+@flow(name="run-study", flow_run_name="study-{config}")
+def run_study(config: str = "demo", overrides: list[str] | None = None, until: Until = Until.report) -> Artifacts:
+    """Runs a study; what is finished and unchanged is not made again.
+
+    Args:
+        config: name of a shipped configuration, or path of a YAML file.
+        overrides: dotted settings, such as "policy.grpo.lr=1e-5".
+        until: the last part wanted.
+    """
+    with study(open_session(config, overrides or ())):
+        made: Artifacts = prepare_cohort(config, overrides)
+        for part, run in _PARTS.items():
+            if list(Until).index(part) > list(Until).index(until):
+                break
+            made = run(config, overrides, made)
+        return made

@@ -1,0 +1,28 @@
+"""Flow 4: stage 1b distils the trajectories, stage 2 optimises the policy."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.grow_trees import grow_trees
+from flows.opening import Artifacts, given, handed, open_session
+from tasks.check import check
+from tasks.rl import rl
+from tasks.sft import sft
+
+
+@flow(name="tune-policy", flow_run_name="policy-{config}")
+def tune_policy(config: str = "demo", overrides: list[str] | None = None, made: Artifacts | None = None) -> Artifacts:
+    """Supervised fine-tuning on the trajectories, a check on validation stays, then entropy-clipped GRPO.
+
+    Args:
+        config: name of a shipped configuration, or path of a YAML file.
+        overrides: dotted settings, such as "policy.grpo.lr=1e-5".
+        made: artifacts of the flow before; none: that flow runs first.
+    """
+    session = open_session(config, overrides or ())
+    artifacts = given(made, grow_trees, config, overrides or [])
+    artifacts["sft"] = sft.run(session, {name: artifacts[name] for name in ("patients", "base", "trajectories")})
+    artifacts["check"] = check.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
+    artifacts["rl"] = rl.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
+    return handed(artifacts)

@@ -1,0 +1,62 @@
+"""The one thing that stages exchange: an `Artifact`, a finished folder with kind, id and digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder in the store.
+
+    Attributes:
+        kind: what it is ("cohort", "expert", "trajectories", ...).
+        id: kind and the first 12 hex digits of its recipe's key.
+        uri: folder relative to the workspace.
+        sha256: digest of its content: every file's relative path and sha256.
+        recipe: key of the recipe that made it.
+    """
+
+    kind: str
+    id: str
+    uri: str
+    sha256: str
+    recipe: str
+
+    def to_json(self) -> dict[str, str]:
+        """Plain values, the only form that travels through Prefect."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Artifact:
+        """The inverse of `to_json`; further keys are ignored."""
+        return cls(**{name: str(values[name]) for name in cls.__dataclass_fields__})
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of one file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def folder_digests(folder: Path, skip: Iterable[str] = ()) -> dict[str, str]:
+    """Relative path to sha256 of each file under `folder`, sorted by path."""
+    passed = set(skip)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: file_digest(path) for name, path in names.items() if name not in passed}
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """One digest for a whole folder, from `folder_digests`."""
+    lines = "".join(f"{name}\0{digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,216 @@
+"""The artifact store: finished folders under `<workspace>/artifacts`, each with a manifest that is written last.
+
+A stage works in a draft folder that belongs to its recipe and survives a kill, so that a rerun goes on from there.
+`commit` moves what is finished into the store in one rename; nothing there is ever changed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from contracts.errors import ArtifactError, StorageError
+from lineage.artifact import Artifact, content_digest, folder_digests
+from lineage.fingerprint import Recipe
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Where a stage works before its artifact is finished.
+
+    Attributes:
+        out: what will become the artifact.
+        scratch: partial results and checkpoints; removed when the artifact is committed.
+    """
+
+    out: Path
+    scratch: Path
+
+
+class Store:
+    """Artifacts and drafts of one workspace.
+
+    Args:
+        workspace: the folder; made if missing.
+
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace.resolve()
+        with storage_errors(self.workspace):
+            for name in ("artifacts", "drafts", "locks", "ledger"):
+                (self.workspace / name).mkdir(parents=True, exist_ok=True)
+
+    def find(self, kind: str, recipe: str) -> Artifact | None:
+        """The finished artifact of a recipe's key, None if there is none."""
+        manifest = self.workspace / "artifacts" / kind / _name(kind, recipe) / MANIFEST
+        if not manifest.is_file():
+            return None
+        found = Artifact.from_json(_read_json(manifest)["artifact"])
+        return found if found.recipe == recipe else None
+
+    def folder(self, artifact: Artifact) -> Path:
+        """The folder of an artifact.
+
+        Raises:
+            ArtifactError: it is not (or no longer) there.
+        """
+        folder = (self.workspace / artifact.uri).resolve()
+        if not folder.is_relative_to(self.workspace) or not (folder / MANIFEST).is_file():
+            raise ArtifactError(f"artifact {artifact.id} is not at {artifact.uri}",
+                                "finished artifacts stay in the workspace", "run the study again to make it anew")
+        return folder
+
+    def manifest(self, artifact: Artifact) -> dict[str, Any]:
+        """The manifest: artifact, recipe, inputs, files with digests, sources, versions, commit, metrics, times."""
+        return _read_json(self.folder(artifact) / MANIFEST)
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """All manifests, in order of kind and id."""
+        for path in sorted((self.workspace / "artifacts").glob(f"*/*/{MANIFEST}")):
+            yield _read_json(path)
+
+    def resolve(self, name: str) -> Artifact:
+        """The artifact whose id is, or uniquely starts with, `name` (a kind alone: its newest).
+
+        Raises:
+            ArtifactError: none or several fit.
+        """
+        entries = list(self.manifests())
+        exact = [entry for entry in entries if entry["artifact"]["id"] == name]
+        fits = exact or [entry for entry in entries if entry["artifact"]["id"].startswith(name)]
+        if not fits:
+            known = ", ".join(entry["artifact"]["id"] for entry in entries[:12]) or "none yet"
+            raise ArtifactError(f"no artifact {name!r}", f"the id, its beginning, or a kind; known: {known}",
+                                "`eag-rl lineage` without an id lists them all")
+        kinds = {entry["artifact"]["kind"] for entry in fits}
+        if len(fits) > 1 and name not in kinds:
+            raise ArtifactError(f"{name!r} fits {len(fits)} artifacts", "the beginning of one id alone",
+                                "give more digits: " + ", ".join(entry["artifact"]["id"] for entry in fits[:6]))
+        if name in kinds and not exact:
+            fits = [entry for entry in fits if entry["artifact"]["kind"] == name]
+        return Artifact.from_json(max(fits, key=lambda entry: entry["finished"])["artifact"])
+
+    def verify(self, artifact: Artifact) -> list[str]:
+        """Names of files whose content no longer fits the manifest (missing and added ones too)."""
+        recorded = self.manifest(artifact)["files"]
+        found = folder_digests(self.folder(artifact), skip=(MANIFEST,))
+        return sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
+
+    def discard(self, artifact: Artifact) -> None:
+        """Removes an artifact that was altered, so that it can be made again."""
+        shutil.rmtree(self.workspace / artifact.uri)
+
+    @contextmanager
+    def drafting(self, kind: str, recipe: str) -> Iterator[Draft]:
+        """The draft folder of a recipe, held alone: a second process that wants it waits."""
+        draft = self.workspace / "drafts" / _name(kind, recipe)
+        with FileLock(self.workspace / "locks" / f"{_name(kind, recipe)}.lock"), storage_errors(draft):
+            for name in ("out", "scratch"):
+                (draft / name).mkdir(parents=True, exist_ok=True)
+            yield Draft(draft / "out", draft / "scratch")
+
+    def commit(self, draft: Draft, kind: str, recipe: Recipe, inputs: Mapping[str, Artifact],
+               facts: Mapping[str, Any]) -> Artifact:
+        """Turns a draft's `out` into an artifact: digests, manifest last, one rename.
+
+        Args:
+            inputs: the artifacts it was made from.
+            facts: further JSON-ready entries of the manifest (sources, metrics, seconds, commit, tracking run).
+        """
+        name, files = _name(kind, recipe.key), folder_digests(draft.out, skip=(MANIFEST,))
+        artifact = Artifact(kind, name, f"artifacts/{kind}/{name}", content_digest(files), recipe.key)
+        entry = {"version": VERSION, "artifact": artifact.to_json(), "files": files, "recipe": recipe.to_json(),
+                 "inputs": {role: source.to_json() for role, source in inputs.items()}, "finished": time.time(),
+                 **facts}
+        target = self.workspace / artifact.uri
+        with storage_errors(target):
+            write_json(draft.out / MANIFEST, entry)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():  # an altered or unfinished earlier copy
+                shutil.rmtree(target)
+            draft.out.rename(target)
+            shutil.rmtree(draft.scratch.parent, ignore_errors=True)
+        return artifact
+
+    def last_recipe(self, study: str, stage: str) -> dict[str, Any] | None:
+        """What the last run of this study's stage was made of, for the sentence that says why it runs again."""
+        path = self.workspace / "ledger" / study / f"{stage}.json"
+        return _read_json(path) if path.is_file() else None
+
+    def latest(self, study: str, stage: str) -> Artifact:
+        """The artifact that the study's last run used for a stage.
+
+        Raises:
+            ArtifactError: the study has not got that far.
+        """
+        last = self.last_recipe(study, stage)
+        found = self.find(last["stage"], Recipe(**last).key) if last else None
+        if found is None:
+            raise ArtifactError(f"study {study!r} has no finished {stage!r}", "the study has run that far",
+                                "run `eag-rl run` with the same --config first")
+        return found
+
+    def remember(self, study: str, stage: str, recipe: Recipe) -> None:
+        """Records the recipe as the study's latest for this stage."""
+        path = self.workspace / "ledger" / study / f"{stage}.json"
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, recipe.to_json())
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turns "disk full" and "not writable" into a StorageError that says what to do.
+
+    Raises:
+        StorageError: as said.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left while writing {place}", "the workspace needs free disk space",
+                               "free some space and run again: finished stages are kept") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StorageError(f"{place} is not writable", "the workspace must be writable",
+                               "correct its permissions, or set paths.workspace") from error
+        raise
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON so that the file is either whole or not there at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        json.dump(values, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(path)
+
+
+def _name(kind: str, recipe: str) -> str:
+    return f"{kind}-{recipe[:12]}"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path.name} in {path.parent.name} is unreadable", "manifests are JSON",
+                            f"remove {path.parent} and run again") from error
+    return values

@@ -1,0 +1,152 @@
+"""MLflow: one parent run for each `run` of a study, one nested run for each stage that really ran.
+
+The only importer of mlflow. A nested run holds parameters, metrics by step, its inputs as datasets with digests, its
+outputs as tags and files (no patient tables: those stay in the store), and for trained models a LoggedModel of
+safetensors. Tags link every run to its artifact and, through `input.*`, to the runs that made its inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param
+
+from lineage.artifact import Artifact
+
+_EXPERIMENT = "eag-rl"
+_PARAM_LENGTH = 500
+_BATCH = 900
+
+
+def tracking_uri(workspace: Path) -> str:
+    """Where runs are recorded: MLFLOW_TRACKING_URI if set, else an SQLite file in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
+class Tracker:
+    """Runs of one workspace in MLflow.
+
+    Args:
+        workspace: holds mlflow/mlflow.db and mlflow/artifacts.
+        study: name of the study; becomes the name of its parent runs.
+    """
+
+    def __init__(self, workspace: Path, study: str) -> None:
+        folder = workspace.resolve() / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.study = study
+        # The first use creates and migrates the database: two processes at once would race.
+        with FileLock(folder / "setup.lock"):
+            self.client = MlflowClient(tracking_uri=tracking_uri(workspace))
+            found = self.client.get_experiment_by_name(_EXPERIMENT)
+            self.experiment = found.experiment_id if found else self.client.create_experiment(
+                _EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+
+    @contextmanager
+    def study_run(self, settings: Mapping[str, Any], versions: Mapping[str, str], commit: str) -> Iterator[str]:
+        """The parent run; yields its id and closes it as finished or failed."""
+        tags = {"eag_rl.study": self.study, "eag_rl.level": "study", "git.commit": commit,
+                **{f"version.{name}": version for name, version in versions.items()}}
+        run_id = self._start(self.study, tags)
+        self._params(run_id, settings)
+        self.client.log_dict(run_id, dict(settings), "config.json")
+        yield from self._guarded(run_id)
+
+    @contextmanager
+    def stage_run(self, parent: str | None, stage: str, tags: Mapping[str, str]) -> Iterator[str]:
+        """A nested run for one stage; yields its id and closes it as finished or failed."""
+        nested = {"mlflow.parentRunId": parent} if parent else {}
+        run_id = self._start(stage, {"eag_rl.study": self.study, "eag_rl.level": "stage", "eag_rl.stage": stage,
+                                     **nested, **tags})
+        yield from self._guarded(run_id)
+
+    def inputs(self, run_id: str, artifacts: Mapping[str, Artifact], makers: Mapping[str, str],
+               sources: Mapping[str, str]) -> None:
+        """Logs what a stage reads: artifacts (with the runs that made them) and source files, each with its digest."""
+        entries = [self._dataset(artifact.id, artifact.sha256, artifact.uri, role)
+                   for role, artifact in artifacts.items()]
+        entries += [self._dataset(name, digest, name, "source") for name, digest in sources.items()]
+        if entries:
+            self.client.log_inputs(run_id, datasets=entries)
+        for role, artifact in artifacts.items():
+            self.tag(run_id, f"input.{role}", artifact.id)
+            self.tag(run_id, f"input.{role}.run", makers.get(role, ""))
+        for name, digest in sources.items():
+            self.tag(run_id, f"source.{name}"[:250], digest)
+
+    def output(self, run_id: str, artifact: Artifact, files: Iterable[Path]) -> None:
+        """Tags the run with its artifact and logs the given small files."""
+        for name, value in artifact.to_json().items():
+            self.tag(run_id, f"artifact.{name}", value)
+        for path in files:
+            self.client.log_artifact(run_id, str(path), "output")
+
+    def params(self, run_id: str, settings: Mapping[str, Any]) -> None:
+        """Logs dotted settings as parameters."""
+        self._params(run_id, settings)
+
+    def metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs the numbers among `values` at a step; what is not finite is left out: it breaks charts."""
+        now = int(time.time() * 1000)
+        entries = [Metric(_plain(name), float(value), now, step) for name, value in values.items()
+                   if isinstance(value, int | float) and abs(float(value)) < float("inf")]
+        for start in range(0, len(entries), _BATCH):
+            self.client.log_batch(run_id, metrics=entries[start:start + _BATCH])
+
+    def model(self, run_id: str, artifact: Artifact, folder: Path, kind: str) -> str:
+        """Logs a trained model (a folder of safetensors and JSON) as LoggedModel of the run; returns its id."""
+        model = self.client.create_logged_model(
+            self.experiment, name=artifact.id, source_run_id=run_id, model_type=kind,
+            tags={"artifact.id": artifact.id, "artifact.sha256": artifact.sha256})
+        self.client.log_model_artifacts(model.model_id, str(folder))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return str(model.model_id)
+
+    def tag(self, run_id: str, name: str, value: str) -> None:
+        """Sets one tag; signs that MLflow takes in no name become a dash."""
+        self.client.set_tag(run_id, _plain(name), value)
+
+    def _start(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags))
+        return str(run.info.run_id)
+
+    def _guarded(self, run_id: str) -> Iterator[str]:
+        try:
+            yield run_id
+        except BaseException as error:
+            self.client.set_tag(run_id, "eag_rl.error", type(error).__name__)
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+
+    def _params(self, run_id: str, settings: Mapping[str, Any]) -> None:
+        entries = [Param(name, _text(value)) for name, value in settings.items()]
+        for start in range(0, len(entries), 100):
+            self.client.log_batch(run_id, params=entries[start:start + 100])
+
+    @staticmethod
+    def _dataset(name: str, digest: str, place: str, role: str) -> DatasetInput:
+        source = json.dumps({"uri": place, "sha256": digest})
+        dataset = Dataset(name=name, digest=digest[:32], source_type="local", source=source)
+        return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", role)])
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "-", name)
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:_PARAM_LENGTH]
+
+

@@ -1,0 +1,233 @@
+"""Rollouts: completions of the present policy, from the vLLM server or from transformers, as TRL's `rollout_func`.
+
+The item is one rollout batch: G completions for each of its prompts, as token ids, never tokenised again. In: the tasks
+of the batch and the trained model. Out: ids. Each batch is stored by optimiser step and adapter content, so that a job
+that was killed and resumed uses the same rollouts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import polars as pl
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from configs.schema import Grpo, Serving
+from contracts.errors import ServerError
+from models.policy.adapter import adapter_digest, save_adapter
+from models.policy.examples import Task
+from serving.adapters import AdapterShelf
+from serving.client import Client
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from trl import GRPOTrainer
+
+    from models.policy.chat import ChatTokenizer
+
+Completion = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion that is asked for: whose, the how many-th of the batch, and the seed of its sampling."""
+
+    task: Task
+    seed: int
+
+
+class Engine(Protocol):
+    """What generates."""
+
+    def __call__(self, model: PeftModel, adapter: Path, requests: Sequence[Request]) -> list[Completion]: ...
+
+    def close(self) -> None: ...
+
+
+class RolloutFunc:
+    """TRL's `rollout_func(prompts, trainer)`: prompts are stay ids, repeated G times each.
+
+    Args:
+        tasks: by stay id. engine: what generates. out: the job's folder. seed: the study's.
+        end_id: the end-of-turn token. kept: newest served adapters left on disk.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], engine: Engine, out: Path, seed: int, end_id: int, kept: int) -> None:
+        self._tasks, self._engine, self._out, self._seed, self._end = tasks, engine, out, seed, end_id
+        self._kept = kept
+
+    def __call__(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
+        """Returns prompt_ids and completion_ids; log-probabilities are the trainer's own (None here)."""
+        step = int(trainer.state.global_step)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        adapter = save_adapter(model, self._out / "served" / f"step-{step}")
+        requests = self._requests(prompts, step)
+        store = self._out / "rollouts" / f"{step:06d}-{adapter_digest(adapter)[:12]}.parquet"
+        completions = read_batch(store, requests)
+        if completions is None:
+            completions = self._engine(model, adapter, requests)
+            write_batch(store, requests, completions)
+        self._tidy(adapter)
+        return {"prompt_ids": [list(request.task.prompt_ids) for request in requests],
+                "completion_ids": [list(ids) or [self._end] for ids in completions], "logprobs": None}
+
+    def _requests(self, prompts: Sequence[str], step: int) -> list[Request]:
+        seen: dict[str, int] = {}
+        requests = []
+        for stay_id in prompts:
+            sample = seen[stay_id] = seen.get(stay_id, -1) + 1
+            requests.append(Request(self._tasks[stay_id], rollout_seed(self._seed, step, stay_id, sample)))
+        return requests
+
+    def _tidy(self, newest: Path) -> None:
+        """Keeps the newest adapters, those that a server may still read; a resume starts from a checkpoint."""
+        folders = sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+        for folder in folders[:-self._kept]:
+            shutil.rmtree(folder)
+
+
+class TransformersEngine:
+    """Generates in this process, the prompts of one batch left-padded.
+
+    Args:
+        section: temperature and longest completion. tokenizer: its end and padding tokens.
+        rows: completions generated at once.
+    """
+
+    def __init__(self, section: Grpo, tokenizer: ChatTokenizer, rows: int) -> None:
+        self._section, self._tokenizer, self._rows = section, tokenizer, rows
+
+    def __call__(self, model: PeftModel, adapter: Path, requests: Sequence[Request]) -> list[Completion]:  # noqa: ARG002
+        """Completions of the model as it is in memory; `adapter` is its copy on disk."""
+        training = model.training
+        model.eval()
+        try:
+            with torch.random.fork_rng():
+                return [ids for start in range(0, len(requests), self._rows)
+                        for ids in self._generate(model, requests[start:start + self._rows])]
+        finally:
+            model.train(training)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @torch.no_grad()
+    def _generate(self, model: PeftModel, requests: Sequence[Request]) -> list[Completion]:
+        torch.manual_seed(requests[0].seed)
+        rows = [torch.tensor(request.task.prompt_ids, device=model.device) for request in requests]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self._tokenizer.pad_id, padding_side="left")
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+        out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, top_p=1.0,
+                             temperature=self._section.temperature, max_new_tokens=self._section.completion_tokens,
+                             eos_token_id=self._tokenizer.eos_id, pad_token_id=self._tokenizer.pad_id)
+        return [up_to_end(row, self._tokenizer.eos_id) for row in out[:, ids.shape[1]:].tolist()]
+
+
+@dataclass(frozen=True)
+class LentServer:
+    """A server that the process which started this job keeps up; restarting it is not ours."""
+
+    model_name: str
+
+    def ensure(self) -> None:
+        """Nothing: a request that fails is tried again, and a server that stays away ends the job, which can go on."""
+
+
+class VllmEngine:
+    """Asks the model server, with the trained adapter loaded there under a name of its own.
+
+    One event loop, client and shelf serve all batches, so that the shelf knows which older adapter makes room.
+
+    Args:
+        url, model_name: the server. api_key: its key. serving: limits and retries. context: its longest sequence.
+    """
+
+    def __init__(self, url: str, model_name: str, api_key: str, serving: Serving, section: Grpo, context: int) -> None:
+        self._section, self._runner = section, asyncio.Runner()
+        self._client = Client(url, api_key, serving, context)
+        self._shelf = AdapterShelf(self._client, LentServer(model_name))
+
+    def __call__(self, model: PeftModel, adapter: Path, requests: Sequence[Request]) -> list[Completion]:  # noqa: ARG002
+        """Completions of the adapter as it lies on disk."""
+        return self._runner.run(self._batch(adapter, requests))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    async def _batch(self, adapter: Path, requests: Sequence[Request]) -> list[Completion]:
+        name = await self._shelf.load(adapter)
+        return list(await asyncio.gather(*(self._one(name, request) for request in requests)))
+
+    async def _one(self, name: str, request: Request) -> Completion:
+        generations = await self._client.generate(
+            request.task.prompt_ids, model=name, max_tokens=self._section.completion_tokens,
+            temperature=self._section.temperature, seed=request.seed)
+        return tuple(generations[0].token_ids)
+
+
+def make_engine(job: Mapping[str, Any], section: Grpo, tokenizer: ChatTokenizer) -> Engine:
+    """The engine that the section names.
+
+    Args:
+        job: for `vllm`, "server": {"url", "model_name"} and "context"; the key comes from EAG_RL_SERVER_KEY.
+
+    Raises:
+        ServerError: `vllm` without a server in the job.
+    """
+    if section.engine == "transformers":
+        return TransformersEngine(section, tokenizer, rows=section.generations)
+    server = job.get("server")
+    if not server:
+        raise ServerError("no server in the job", "policy.grpo.engine=vllm generates on a model server",
+                          "run the stage with `eag-rl`, or set policy.grpo.engine=transformers")
+    return VllmEngine(server["url"], server["model_name"], os.environ.get("EAG_RL_SERVER_KEY", ""),
+                      Serving.model_validate(job.get("serving") or {}), section, job["context"])
+
+
+def rollout_seed(study: int, step: int, stay_id: str, sample: int) -> int:
+    """A seed in [0, 2^31) that depends on where in the study a rollout stands, not on when it is generated."""
+    text = json.dumps([study, "rollout", step, stay_id, sample])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def up_to_end(ids: Sequence[int], end_id: int) -> Completion:
+    """The ids up to and with the first end token; what a batch was padded with falls away."""
+    return tuple(ids[:ids.index(end_id) + 1] if end_id in ids else ids)
+
+
+def write_batch(path: Path, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
+    """Stores a batch so that a reader finds all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pl.DataFrame({"stay_id": [request.task.stay_id for request in requests],
+                  "seed": [request.seed for request in requests],
+                  "prompt": [_digest(request.task.prompt_ids) for request in requests],
+                  "ids": [list(ids) for ids in completions]},
+                 schema_overrides={"ids": pl.List(pl.Int64)}).write_parquet(temporary)
+    temporary.replace(path)
+
+
+def read_batch(path: Path, requests: Sequence[Request]) -> list[Completion] | None:
+    """The stored completions of exactly these requests, None where there are none."""
+    if not path.is_file():
+        return None
+    rows = pl.read_parquet(path)
+    asked = [(request.task.stay_id, request.seed, _digest(request.task.prompt_ids)) for request in requests]
+    if list(rows.select("stay_id", "seed", "prompt").iter_rows()) != asked:
+        return None
+    return [tuple(ids) for ids in rows["ids"].to_list()]
+
+
+def _digest(ids: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""The language-model server and its client: token ids of a prompt go in, sampled continuations come out."""

@@ -1,0 +1,103 @@
+"""Stage `report`: the result table and the HTML report of a study, from everything it made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from configs.load import dump
+from contracts.patients import patients_of
+from ehr.cohort import counts, read
+from evaluation import paper_figures, tables
+from evaluation.case_study import study_case
+from evaluation.report import ReportBundle, render
+from lineage.fingerprint import git_commit
+from models.progress import read as read_progress
+from prompts.mentions import MentionFinder
+from tasks.people import catalogue_of
+from tasks.stage import Made, Work, input_file, stage
+
+
+@stage("report",
+       settings=("study", "cohort", "expert", "prompts", "rewards", "search", "policy", "evaluation", "serving"),
+       packages=("polars", "matplotlib", "jinja2", "scikit-learn"))
+def report(work: Work) -> Made:
+    """Writes table.{parquet,csv,md,json} and report.html."""
+    verdicts, config = _verdicts(work), work.config
+    cohort = read(work.inputs["cohort"])
+    people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
+    paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
+    table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper)
+    _write_table(table, work.out)
+    page = render(_bundle(work, table, verdicts, counts(cohort)))
+    (work.out / "report.html").write_text(page, encoding="utf-8")
+    return Made(metrics=_metrics(table), show=("report.html", "table.csv", "table.json"),
+                summary=tables.markdown(table))
+
+
+def _verdicts(work: Work) -> pl.DataFrame:
+    arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
+    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in [*arms, "baselines"]])
+
+
+def _write_table(table: pl.DataFrame, out: Path) -> None:
+    table.write_parquet(out / "table.parquet")
+    table.write_csv(out / "table.csv")
+    (out / "table.md").write_text(tables.markdown(table), encoding="utf-8")
+    rows = [dict(zip(tables.headers(table), row, strict=True)) for row in tables.cells(table)]
+    (out / "table.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+def _metrics(table: pl.DataFrame) -> dict[str, float]:
+    """AUROC, AUPRC and Brier of every arm and reading."""
+    values: dict[str, float] = {}
+    for row in table.iter_rows(named=True):
+        name = f"{row['arm']}/{row['reading']}"
+        values |= {f"{name}/{metric}": row[f"{metric}_point"] for metric in ("auroc", "auprc", "brier")}
+    return values
+
+
+def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any]) -> ReportBundle:
+    config = work.config
+    patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
+    arm = config.evaluation.arms[-1]
+    return ReportBundle(
+        study=config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        outcome=config.cohort.outcome,
+        table=table, verdicts=verdicts, notes=_json(input_file(work, "baselines", "notes.json")),
+        stage1=_json(input_file(work, "check", "check.json")), rl_steps=_steps(work),
+        readings=pl.read_parquet(input_file(work, "readings", "readings.parquet")),
+        health=_json(input_file(work, "readings", "health.json")),
+        case=study_case(verdicts, arm, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
+                        config.prompts.expert_features),
+        counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],
+        settings=dump(config), provenance=_provenance(work))
+
+
+def _steps(work: Work) -> pl.DataFrame:
+    """The RL curve: the last entry of each optimiser step."""
+    steps = {entry.step: {"step": entry.step, **entry.metrics}
+             for entry in read_progress(input_file(work, "rl", "progress.jsonl"))}
+    return pl.DataFrame(list(steps.values()), infer_schema_length=None).sort("step") if steps else pl.DataFrame()
+
+
+def _provenance(work: Work) -> list[dict[str, str]]:
+    rows = []
+    for role, artifact in work.artifacts.items():
+        entry = work.session.store.manifest(artifact)
+        sources = ", ".join(f"{name} {digest[:12]}" for name, digest in (entry.get("sources") or {}).items())
+        rows.append({"stage": role, "artifact": artifact.id, "kind": artifact.kind, "sha256": artifact.sha256,
+                     "commit": str(entry.get("commit"))[:12], "MLflow run": str(entry.get("tracking_run")),
+                     "source files": sources or "-"})
+    return [*rows, {"stage": "report", "artifact": "(this page)", "kind": "report", "sha256": "-",
+                    "commit": git_commit()[:12], "MLflow run": work.run_id, "source files": "-"}]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

@@ -1,0 +1,91 @@
+"""What the tasks of one process share: the configuration, the store, the tracker and the model servers.
+
+Prefect passes only JSON between flows and tasks; the handles behind it are looked up here by that JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.schema import Config
+from contracts.errors import MissingFileError
+from lineage.store import Store
+
+if TYPE_CHECKING:
+    from lineage.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a stage ran or was skipped, for the table at the end of a run."""
+
+    stage: str
+    ran: bool
+    why: str
+    artifact: str
+    seconds: float
+
+
+@dataclass
+class Session:
+    """The handles behind one configuration in this process.
+
+    Attributes:
+        config: the study.
+        study_run: id of the parent run in MLflow, while a study runs.
+        decisions: one for each stage so far.
+    """
+
+    config: Config
+    study_run: str | None = None
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def workspace(self) -> Path:
+        """The folder of artifacts, caches, logs and databases."""
+        return Path(self.config.paths.workspace).resolve()
+
+    @cached_property
+    def store(self) -> Store:
+        """The artifact store of the workspace."""
+        return Store(self.workspace)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """MLflow (imported only when first used: it takes seconds)."""
+        from lineage.tracking import Tracker
+
+        return Tracker(self.workspace, self.config.study.name)
+
+    @property
+    def data(self) -> Path | None:
+        """The folder of real data: paths.data, else EAG_RL_DATA, else none.
+
+        Raises:
+            MissingFileError: the folder named is not there.
+        """
+        named = self.config.paths.data or os.environ.get("EAG_RL_DATA")
+        if not named:
+            return None
+        folder = Path(named).expanduser()
+        if not folder.exists():
+            raise MissingFileError(f"data folder {folder} does not exist", "paths.data or EAG_RL_DATA names a folder",
+                                   "correct the setting, or get the data with `eag-rl data fetch tjh`")
+        return folder.resolve()
+
+
+_sessions: dict[str, Session] = {}
+
+
+def session_of(config: Mapping[str, Any]) -> Session:
+    """The session of a dumped configuration, made at first use in this process."""
+    key = json.dumps(config, sort_keys=True)
+    if key not in _sessions:
+        _sessions[key] = Session(Config.model_validate(config))
+    return _sessions[key]

@@ -1,0 +1,85 @@
+"""Configurations: extends, overrides, and all errors at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import describe, dump, load, shipped
+from configs.schema import Config, Grpo
+from contracts.errors import ConfigError
+
+
+def test_every_shipped_configuration_is_valid() -> None:
+    assert {"demo", "tjh", "tjh_small"} <= set(shipped())
+    for name in shipped():
+        assert load(name).study.name
+
+
+def test_a_child_configuration_overrides_only_what_it_names() -> None:
+    parent, child = load("tjh"), load("tjh_small")
+    assert child.cohort == parent.cohort
+    assert child.policy.model != parent.policy.model
+
+
+def test_a_dotted_override_reads_its_value_as_a_number() -> None:
+    assert load("demo", ["policy.grpo.lr=1e-5"]).policy.grpo.lr == 1e-5
+    assert load("demo", ["search.stays=all"]).search.stays == "all"
+
+
+def test_all_errors_are_reported_at_once_with_their_ranges() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("demo", ["policy.grpo.lr=7", "search.depth=0", "policy.grop.lr=1", "cohort.source=mars"])
+    text = caught.value.value
+    assert "4 invalid" in text
+    assert "policy.grpo.lr = 7" in text and "<= 1.0" in text
+    assert "search.depth = 0" in text and ">= 1" in text
+    assert "did you mean 'grpo'" in text
+    assert "synthetic, tjh" in text
+
+
+def test_entropy_clipping_that_could_never_clip_is_refused() -> None:
+    with pytest.raises(ConfigError, match="more than one optimiser step per rollout batch"):
+        load("demo", ["policy.grpo.minibatches=1", "policy.grpo.iterations=1"])
+    inert_but_off = load("demo", ["policy.grpo.minibatches=1", "policy.grpo.entropy_clip=false"])
+    assert not inert_but_off.policy.grpo.entropy_clip
+
+
+def test_a_batch_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be a multiple"):
+        Grpo(generations=8, prompts_per_batch=1, minibatches=3, micro_batch=2)
+
+
+def test_the_paper_split_needs_the_paper_cohort() -> None:
+    with pytest.raises(ConfigError, match=r"split=paper needs cohort\.source=tjh"):
+        load("demo", ["cohort.split=paper"])
+
+
+def test_an_unknown_configuration_names_those_that_exist() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("no_such_thing")
+    assert "tjh_small" in caught.value.rule
+
+
+def test_a_file_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"extends: {path}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="extends itself"):
+        load(str(path))
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="holds a list"):
+        load(str(path))
+
+
+def test_a_dumped_configuration_validates_to_itself() -> None:
+    config = load("tjh_small")
+    assert Config.model_validate(dump(config)) == config
+
+
+def test_every_setting_has_a_description() -> None:
+    assert [name for name, _, _, text in describe() if not text] == []

@@ -1,0 +1,196 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from contracts.patients import Patient
+from evaluation import paper_figures, tables
+from evaluation.baselines import judge_expert
+from evaluation.case_study import CaseStudy, Segment, choose, mark, study_case
+from evaluation.report import ReportBundle, flat, render
+from prompts.mentions import Mention
+from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
+
+HOSTILE = "</pre></details></main><script>alert(1)</script><img src=x onerror='alert(2)'>\x00{{ 7*7 }}"
+_VOID = {"meta", "link", "br", "img", "hr", "input", "col", "wbr"}
+
+
+class _Page(HTMLParser):
+    """Checks nesting while it reads, and keeps tags, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, text: str) -> None:
+        self.text += text
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+class _Finder:
+    """Finds the word Lactate; stands for the catalogue's finder."""
+
+    def find(self, text: str) -> list[Mention]:
+        return [Mention("Lactate", found.start(), found.end()) for found in re.finditer("lactate", text, re.IGNORECASE)]
+
+    def canonical_names(self, names: list[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name.capitalize() for name in names))
+
+
+@pytest.fixture(scope="module")
+def bundle() -> ReportBundle:
+    stays = stays_of(120)
+    readings = readings_of(stays)
+    verdicts = pl.concat([*(verdicts_of(arm, stays, skill) for arm, skill in POLICY_ARMS.items()),
+                          judge_expert(readings, stays)])
+    steps = pl.DataFrame({"step": [1, 2, 3], "reward": [-0.5, -0.4, -0.1], "outcome_reward": [-0.6, -0.5, -0.2],
+                          "attention_reward": [0.1, 0.2, 0.3], "parse_rate": [0.9, 1.0, 1.0],
+                          "bound_min": [0.2, 0.2, 0.2], "bound_mean": [0.3, 0.31, 0.3], "bound_max": [0.4, 0.4, 0.4],
+                          "clipped_above": [0.0, None, 0.02], "clipped_below": [0.0, 0.01, 0.01]})
+    case = CaseStudy("stage1+2", "the median", 1, 0.83, 0.81, (("user", "evidence " + HOSTILE),),
+                     (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
+                      Segment(HOSTILE, "other", HOSTILE)), ("Lactate", HOSTILE), ("Lactate", "Platelets"),
+                     ("Lactate",), 1 / 3)
+    return ReportBundle(
+        study="study", created="2026-01-01", outcome="mortality", verdicts=verdicts, case=case, readings=readings,
+        rl_steps=steps, table=tables.results(verdicts, 30, 1, paper=paper_figures.TJH_MORTALITY),
+        notes={"logistic regression": HOSTILE}, stage1={"before": {"parse_rate": 0.1}, "after": {"parse_rate": 1.0}},
+        health={"effective_tokens": 3.14159, "seeds": [{"auroc": 0.9}]},
+        counts={"train": {"patients": 80, "visits": 200}, "test": {"patients": 40, "visits": 100}},
+        attrition=[{"rule": HOSTILE, "unit": "rows", "found": 3, "dropped": 2, "kept": 9}],
+        settings={"study": {"name": "study", "seed": 42}},
+        provenance=[{"stage": "cohort", "artifact": "a1", "sha256": "9f" * 32}])
+
+
+@pytest.fixture(scope="module")
+def source(bundle: ReportBundle) -> str:
+    return render(bundle)
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> _Page:
+    return _Page(source)
+
+
+def _bare(bundle: ReportBundle) -> ReportBundle:
+    return ReportBundle(study="study", created="now", outcome="mortality", table=bundle.table,
+                        verdicts=bundle.verdicts)
+
+
+def test_the_page_is_well_formed_and_its_identifiers_are_unique(page: _Page) -> None:
+    assert not page.open
+    found = [attributes["id"] for _, attributes in page.tags if attributes.get("id")]
+    assert len(found) == len(set(found)) > 20
+
+
+def test_every_reference_stays_inside_the_page(page: _Page) -> None:
+    known = {attributes.get("id") for _, attributes in page.tags}
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "object", "embed", "base", "img"}
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name != "src"
+            if name in {"href", "xlink:href"}:
+                assert value == "data:," or (value or "").removeprefix("#") in known
+            for place in re.findall(r"url\(([^)]*)\)", value or ""):
+                assert place.removeprefix("#") in known
+
+
+def test_no_address_and_no_font_is_in_the_page(source: str) -> None:
+    assert not re.search(r"https?:|//[a-z]+\.|@import|@font-face", source)
+    assert "default-src 'none'" in source
+
+
+def test_what_a_model_wrote_is_shown_and_never_run(page: _Page, source: str) -> None:
+    assert "<script>alert(1)</script>" in page.text
+    assert "{{ 7*7 }}" in page.text and "\x00" not in page.text
+    assert page.text.count("<script>alert(1)</script>") >= 6
+    assert "<script" not in source
+
+
+def test_tables_have_scopes_and_pictures_have_words(page: _Page) -> None:
+    assert all(attributes.get("scope") in {"col", "row", "colgroup", "rowgroup"} for attributes in page.all("th"))
+    pictures = [attributes for attributes in page.all("svg") if attributes.get("role") == "img"]
+    assert len(pictures) == len(page.all("svg")) == 6
+    known = {attributes.get("id") for _, attributes in page.tags}
+    assert all(set((attributes["aria-labelledby"] or "").split()) <= known for attributes in pictures)
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 11
+
+
+def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle: ReportBundle) -> None:
+    for words in (*POLICY_ARMS, "expert", "9f" * 32, "not a medical device", "87.70 / 82.95", "3.142"):
+        assert words in page.text
+    assert not any(stay in page.text for stay in bundle.verdicts["stay_id"].unique())
+
+
+def test_the_same_bundle_gives_the_same_bytes(bundle: ReportBundle, source: str) -> None:
+    assert render(bundle) == source
+
+
+def test_absent_parts_are_named(bundle: ReportBundle) -> None:
+    page = _Page(render(_bare(bundle)))
+    assert not page.open
+    for words in ("no RL run", "no readings of an expert", "no health report", "no check of stage 1",
+                  "No simple baseline", "No answer of a language-model arm", "no counts", "no attrition",
+                  "no settings", "no provenance"):
+        assert words in page.text
+
+
+def test_a_run_with_a_fixed_bound_says_so(bundle: ReportBundle) -> None:
+    steps = pl.DataFrame({"step": [1, 2], "reward": [0.1, 0.2]})
+    assert "fixed upper clip bound" in _Page(render(replace(bundle, rl_steps=steps))).text
+
+
+def test_only_the_expert_is_enough_for_a_page(bundle: ReportBundle) -> None:
+    verdicts = bundle.verdicts.filter(pl.col("arm") == "expert")
+    page = _Page(render(replace(_bare(bundle), verdicts=verdicts, table=tables.results(verdicts, 30, 1))))
+    assert "No language-model arm was judged" in page.text
+
+
+def test_the_answer_is_cut_at_its_mentions_and_nothing_is_lost() -> None:
+    text = "Lactate is up. <b>lactate</b>"
+    parts = mark(text, _Finder(), ["Lactate"])  # type: ignore[arg-type]
+    assert "".join(part.text for part in parts) == text
+    assert [part.text for part in parts if part.kind == "expert"] == ["Lactate", "lactate"]
+    assert [part.kind for part in mark(text, _Finder(), [])] == ["other", "plain", "other", "plain"]  # type: ignore[arg-type]
+
+
+def test_the_case_is_the_median_positive_readable_answer(bundle: ReportBundle) -> None:
+    arm = bundle.verdicts.filter((pl.col("arm") == "stage1") & pl.col("parsed") & (pl.col("label") == 1))
+    risks = sorted(arm["token_probability"])
+    row = choose(bundle.verdicts, "stage1")
+    assert row is not None and row["token_probability"] == risks[(len(risks) - 1) // 2]
+    assert choose(bundle.verdicts.with_columns(parsed=pl.lit(False)), "stage1") is None
+
+
+def test_the_overlap_is_the_jaccard_index_of_canonical_names(bundle: ReportBundle) -> None:
+    patients = [Patient(stay, "test", label, "evidence", ("Lactate",), ("Platelets", "Lactate"))
+                for stay, label in bundle.verdicts.select("stay_id", "label").unique().iter_rows()]
+    case = study_case(bundle.verdicts, "stage1", patients, _Finder(), "mortality", 5)  # type: ignore[arg-type]
+    assert case is not None and case.named == ("Lactate", "Noise")
+    assert case.shared == ("Lactate",) and case.overlap == pytest.approx(1 / 3)
+    assert "evidence" in case.prompt[-1][1]
+
+
+def test_nested_values_become_dotted_rows() -> None:
+    assert flat({"a": {"b": 1.23456, "c": [1, 2]}, "d": [{"e": None}]}) == [
+        ("a.b", "1.235"), ("a.c", "1, 2"), ("d[0].e", "–")]

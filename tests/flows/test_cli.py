@@ -1,0 +1,63 @@
+"""The command as a user meets it: help, results as JSON, errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from support.tiny_study import eag_rl, last_json
+
+
+def test_help_names_every_command() -> None:
+    text = eag_rl("--help").stdout
+    for name in ("run", "cohort", "expert", "trees", "policy", "report", "lineage", "predict", "data", "config",
+                 "doctor", "ui"):
+        assert name in text
+
+
+def test_a_wrong_setting_ends_with_value_rule_and_next_step() -> None:
+    done = eag_rl("run", "--set", "policy.grpo.lr=9", check=False)
+    assert done.returncode == 2
+    assert "policy.grpo.lr = 9" in done.stderr and "rule:" in done.stderr and "next step:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_json_where_json_is_asked_for() -> None:
+    done = eag_rl("config", "show", "--config", "nowhere", "--json", check=False)
+    assert done.returncode == 2
+    assert set(json.loads(done.stdout)) == {"error", "value", "rule", "next"}
+
+
+def test_config_show_prints_what_overrides_made_of_it() -> None:
+    values = last_json(eag_rl("config", "show", "--config", "tjh_small", "--set", "search.depth=4", "--json"))
+    assert values["search"]["depth"] == 4 and values["cohort"]["source"] == "tjh"
+
+
+def test_lineage_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
+    done = eag_rl("lineage", "report", "--set", f"paths.workspace={tmp_path}", check=False)
+    assert done.returncode == 2 and "no artifact 'report'" in done.stderr
+
+
+@pytest.mark.smoke
+def test_a_cohort_without_its_file_fails_with_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = eag_rl("cohort", "--config", "tjh_small", "--set", f"paths.workspace={tmp_path / 'w'}",
+                  "--set", f"paths.data={tmp_path / 'data'}", check=False)
+    assert done.returncode == 2
+    assert "time_series_375" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.smoke
+@pytest.mark.real_data
+def test_the_cohort_command_prints_every_count_of_table_3(tmp_path: Path) -> None:
+    if not os.environ.get("EAG_RL_DATA"):
+        pytest.skip("EAG_RL_DATA names no data folder")
+    counts = last_json(eag_rl("cohort", "--config", "tjh", "--set", f"paths.workspace={tmp_path / 'w'}", "--json"))
+    splits = counts["splits"]
+    names = ("patients", "visits", "negative", "positive", "visits_negative", "visits_positive")
+    assert {split: tuple(row[name] for name in names) for split, row in splits.items()} == {
+        "test": (200, 967, 109, 91, 601, 366), "train": (140, 641, 75, 65, 395, 246),
+        "validation": (21, 96, 11, 10, 54, 42)}

@@ -1,0 +1,157 @@
+"""The whole study on real Prefect, MLflow, vLLM and TRL with a tiny policy: made once, reused, changed, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from support.tiny_study import command, eag_rl, last_json, ran, tiny_study
+
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(2400)]
+ARMS = {"vanilla", "think", "decomposition", "stage1", "stage1+2"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A finished tiny study: (configuration, what `run --json` printed)."""
+    path = tiny_study(tmp_path_factory.mktemp("study"))
+    yield path, last_json(eag_rl("run", "--config", str(path), "--json", seconds=1800))
+
+
+def workspace(path: Path) -> Path:
+    return path.parent / "workspace"
+
+
+def test_every_stage_ran_and_the_table_has_every_arm(study: tuple[Path, dict[str, Any]]) -> None:
+    path, result = study
+    assert {"cohort", "expert", "readings", "patients", "base", "trajectories", "sft", "check", "rl", "baselines",
+            "report", *(f"verdicts:{arm}" for arm in ARMS)} == ran(result)
+    arms = {row["Arm"] for row in result["result"]["table"]}
+    assert arms >= ARMS
+    page = Path(result["result"]["report"]).read_text(encoding="utf-8")
+    assert "<html" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_every_trajectory_is_well_formed_whatever_the_model(study: tuple[Path, dict[str, Any]]) -> None:
+    path, result = study
+    folder = workspace(path) / result["artifacts"]["trajectories"]["uri"]
+    assert json.loads((folder / "statistics.json").read_text())["well_formed"] == 1.0
+
+
+def test_each_optimiser_step_reports_rewards_bounds_and_clipped_shares(study: tuple[Path, dict[str, Any]]) -> None:
+    """A random policy earns no reward to learn from; that tokens do clip is shown on a taught one, in models/policy."""
+    path, result = study
+    folder = workspace(path) / result["artifacts"]["rl"]["uri"]
+    steps = [json.loads(line) for line in (folder / "progress.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    for step in (step["metrics"] for step in steps):
+        assert {"reward", "outcome_reward", "attention_reward", "parse_rate", "drift", "completion_tokens",
+                "clipped_above", "clipped_below", "trajectories_clipped_above",
+                "trajectories_clipped_below"} <= set(step)
+        assert 0.2 - 1e-6 <= step["bound_min"] <= step["bound_mean"] + 1e-6 <= step["bound_max"] + 2e-6 <= 0.4 + 3e-6
+
+
+def test_an_unchanged_rerun_makes_nothing(study: tuple[Path, dict[str, Any]]) -> None:
+    path, first = study
+    again = last_json(eag_rl("run", "--config", str(path), "--json"))
+    assert ran(again) == set()
+    assert all(stage["why"] == "nothing changed" for stage in again["stages"])
+    assert again["result"] == first["result"]
+
+
+def test_a_changed_setting_of_stage_2_reruns_it_and_what_follows(study: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = study
+    changed = last_json(eag_rl("run", "--config", str(path), "--json", "--set", "policy.grpo.lr=5e-4"))
+    assert ran(changed) == {"rl", "verdicts:stage1+2", "report"}
+    why = {stage["stage"]: stage["why"] for stage in changed["stages"]}
+    assert why["rl"] == "setting policy.grpo.lr: 0.001 -> 0.0005"
+    assert "input adapter changed" in why["verdicts:stage1+2"]
+
+
+def test_an_altered_artifact_is_found_and_made_again(study: tuple[Path, dict[str, Any]]) -> None:
+    path, result = study
+    page = Path(result["result"]["report"])
+    page.write_text("forged", encoding="utf-8")
+    again = last_json(eag_rl("run", "--config", str(path), "--json"))
+    assert ran(again) == {"report"}
+    assert "altered" in next(stage["why"] for stage in again["stages"] if stage["stage"] == "report")
+
+
+def test_lineage_walks_back_from_the_report_to_the_model_file(study: tuple[Path, dict[str, Any]]) -> None:
+    path, result = study
+    node = last_json(eag_rl("lineage", "report", "--config", str(path), "--json", "--verify"))
+    assert node["kind"] == "report" and node["altered"] == []
+    assert node["inputs"]["rl"]["inputs"]["sft"]["inputs"]["trajectories"]["inputs"]["cohort"]["kind"] == "cohort"
+    assert any(name.endswith("model.safetensors") and len(digest) == 64
+               for name, digest in node["source_files"].items())
+
+
+def test_the_same_chain_stands_in_mlflow(study: tuple[Path, dict[str, Any]]) -> None:
+    from lineage.tracking import Tracker
+
+    path, result = study
+    client = Tracker(workspace(path), "tiny").client
+    experiment = client.get_experiment_by_name("eag-rl")
+    runs = {run.data.tags["artifact.id"]: run for run in client.search_runs([experiment.experiment_id])
+            if "artifact.id" in run.data.tags}
+    rl = runs[result["artifacts"]["rl"]["id"]]
+    sft = runs[rl.data.tags["input.sft"]]
+    assert rl.data.tags["input.sft.run"] == sft.info.run_id
+    assert rl.data.tags["mlflow.parentRunId"] and rl.data.tags["git.commit"]
+    assert {entry.dataset.name for entry in rl.inputs.dataset_inputs} >= {sft.data.tags["artifact.id"]}
+    assert rl.outputs.model_outputs and len(client.get_metric_history(rl.info.run_id, "reward")) == 4
+
+
+def test_one_patient_gets_risk_reasoning_and_features(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, _ = study
+    patient = tmp_path / "patient.json"
+    patient.write_text(eag_rl("predict", "--example", "--config", str(path)).stdout, encoding="utf-8")
+    answer = last_json(eag_rl("predict", str(patient), "--config", str(path), "--json"))
+    assert 0.0 < answer["expert_risk"] < 1.0 and len(answer["expert_features"]) == 5
+    assert isinstance(answer["reasoning"], str) and answer["model"].startswith("rl-")
+
+
+def test_nothing_is_left_running(study: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = study
+    assert left_over(path) == []
+
+
+def left_over(path: Path) -> list[str]:
+    """Command lines of living processes that name the study's folder."""
+    return [" ".join(process.info["cmdline"])[:200] for process in psutil.process_iter(["cmdline"])
+            if str(path.parent) in " ".join(process.info["cmdline"] or [])]
+
+
+def test_after_kill_9_at_random_moments_nothing_finished_is_made_again(tmp_path: Path) -> None:
+    path = tiny_study(tmp_path)
+    drawn = random.Random(os.environ.get("EAG_RL_KILL_SEED", "7"))
+    finished: dict[str, float] = {}
+    for _ in range(2):
+        child = subprocess.Popen(command("run", "--config", str(path), "--json"), stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(drawn.uniform(45.0, 110.0))
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        found = {manifest.parent.name: manifest.stat().st_mtime
+                 for manifest in workspace(path).glob("artifacts/*/*/manifest.json")}
+        assert all(found.get(name) == moment for name, moment in finished.items())
+        finished = found
+    limit = time.monotonic() + 30.0
+    while left_over(path) and time.monotonic() < limit:
+        time.sleep(0.5)
+    assert left_over(path) == []
+    result = last_json(eag_rl("run", "--config", str(path), "--json", seconds=1800))
+    made = {manifest.parent.name: manifest.stat().st_mtime
+            for manifest in workspace(path).glob("artifacts/*/*/manifest.json")}
+    assert all(made[name] == moment for name, moment in finished.items())
+    assert {row["Arm"] for row in result["result"]["table"]} >= ARMS
