@@ -109,7 +109,7 @@ class _Grove:
             except EagRlError as error:
                 self.failures.append(error)
                 continue
-            await asyncio.to_thread(save, record_path(self.out, patient.stay_id), grown, self._key(patient))
+            await _to_the_end(save, record_path(self.out, patient.stay_id), grown, self._key(patient))
             self.grown[patient.stay_id] = grown
             self.report()
 
@@ -155,6 +155,16 @@ class _Guarded:
             if self._recoveries == seen:
                 await self._recover()
                 self._recoveries += 1
+
+
+async def _to_the_end(function: Callable[..., None], *arguments: Any) -> None:
+    """Calls it in a thread and, though cancelled, leaves only when the thread has ended: a record is never cut off."""
+    thread = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.gather(thread, return_exceptions=True)
+        raise
 
 
 def _check_distinct(patients: Sequence[Patient]) -> None:

@@ -1,6 +1,7 @@
 """Many patients: records that survive kill -9, failures, a server that comes back."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -177,7 +178,10 @@ async def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path):
 
 
 async def test_a_full_disk_ends_the_run_with_a_storage_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    writers = itertools.count()
+
     def no_space(_):
+        time.sleep(0.2 * next(writers))  # the second writer is cancelled in mid-write
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("search.records.os.fsync", no_space)
