@@ -7,6 +7,7 @@ Heavy libraries are imported inside the commands, so that help and completion an
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
-console = Console()
+# Where no terminal says how wide it is (a log, a pipe), tables are as wide as their rows need.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 ConfigName = Annotated[str, typer.Option("--config", "-c", help="demo, tjh_small, tjh, or the path of a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting, e.g. policy.grpo.lr=1e-5.")]
