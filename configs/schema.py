@@ -37,12 +37,26 @@ class Synthetic(Section):
     strength: float = Field(3.0, gt=0.0, le=20.0, description="Scale of the planted hazard's logit.")
 
 
+class MimicIv(Section):
+    """How stays and measurements are chosen from a MIMIC-IV extract."""
+
+    unit: Literal["all", "first", "last"] = Field("all", description="ICU stays used: all, or each patient's one.")
+    window: Literal["whole", "first_hours", "before_outcome"] = Field(
+        "whole", description="Measurements used: of the whole stay (the paper), of its first `hours`, or until `hours` "
+                             "before death or discharge.")
+    hours: float = Field(24.0, gt=0.0, le=8760.0, description="For the windows first_hours and before_outcome [h].")
+    allow_extra_columns: bool = Field(False, description="Pass over columns that no known version has.")
+    quarantine_limit: Share = Field(0.01, description="Largest share of a table's rows of interest set aside.")
+
+
 class Cohort(Section):
     """From hospital files to visits (method section 2)."""
 
-    source: Literal["synthetic", "tjh"] = Field("synthetic", description="Where the records come from.")
-    outcome: Literal["mortality"] = Field("mortality", description="What is predicted.")
-    split: Literal["paper", "stratified"] = Field("stratified", description="`paper` exists for TJH only.")
+    source: Literal["synthetic", "tjh", "mimic_iv"] = Field("synthetic", description="Where the records come from.")
+    outcome: Literal["mortality", "readmission"] = Field(
+        "mortality", description="What is predicted: death in this admission, or an ICU entry within 30 days after it.")
+    split: Literal["paper", "stratified", "pinned"] = Field(
+        "stratified", description="`paper` exists for TJH only; `pinned` leaves patients where they are as data grow.")
     split_seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of the split.")
     test_share: float = Field(0.3, gt=0.0, lt=0.9, description="Share of patients in test (split `stratified`).")
     validation_share: float = Field(0.15, gt=0.0, lt=0.9, description="Share of the rest in validation.")
@@ -51,6 +65,13 @@ class Cohort(Section):
     clip_sd: float = Field(5.0, gt=0.0, le=100.0, description="Standardised values are clipped here [sd].")
     drop_after_discharge: bool = Field(False, description="Drop measurements dated after the discharge.")
     synthetic: Synthetic = Synthetic()
+    mimic_iv: MimicIv = MimicIv()
+
+    @model_validator(mode="after")
+    def _outcome_exists(self) -> Cohort:
+        if self.outcome == "readmission" and self.source != "mimic_iv":
+            raise ValueError(f"outcome=readmission with source={self.source}: only mimic_iv knows later admissions")
+        return self
 
 
 class Expert(Section):

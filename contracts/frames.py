@@ -35,6 +35,10 @@ class Columns:
     key: tuple[str, ...]
     nullable: frozenset[str] = frozenset()
 
+    def empty(self) -> pl.DataFrame:
+        """A frame of no row that keeps the contract."""
+        return pl.DataFrame(schema=dict(self.dtypes))
+
     def check(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Returns the frame unchanged if it keeps the contract.
 

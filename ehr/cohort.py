@@ -6,6 +6,7 @@ In: a `configs.schema.Cohort`, the study's seed and the data folder. Out: a `Coh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import polars as pl
 
 from configs.schema import Cohort as Section
 from contracts.errors import ConfigError, DataError
-from contracts.features import catalogue
+from contracts.features import Catalogue, catalogue
 from contracts.frames import SPLITS, STAYS
 from ehr import attrition
 from ehr.aggregate import daily, plausible, window
@@ -21,20 +22,24 @@ from ehr.attrition import Step
 from ehr.folder import COHORT_STAYS, Cohort, read, write
 from ehr.impute import carried_forward
 from ehr.scale import fit
-from ehr.sources.source import Source
+from ehr.sources.mimic_iv.source import Report, read_mimic_iv
+from ehr.sources.source import Source, checked
 from ehr.sources.synthetic import generate
 from ehr.sources.tjh import read_tjh
-from ehr.splits import check_split, stratified_split
+from ehr.splits import check_split, pinned_split, stratified_split
 
 __all__ = ["Cohort", "counts", "prepare", "read", "read_source", "write"]
 
 
-def read_source(section: Section, seed: int, data: Path | None) -> Source:
+def read_source(section: Section, seed: int, data: Path | None, cache: Path = Path(".eag-rl/cache"),
+                checksums: Mapping[str, str] | None = None, report: Report = lambda *_: None) -> Source:
     """Reads the files of `section.source`, or generates its stays.
 
     Args:
         seed: of the generator; a source that reads files does not use it.
         data: folder of the real data, or the source's file itself; the generator needs none.
+        cache: where parsed tables of an extract are kept. checksums: table name to sha256, of the same.
+        report: called with (table, bytes read, bytes in all).
 
     Raises:
         MissingFileError, DataError: the source's files are missing or not as they should be.
@@ -42,6 +47,8 @@ def read_source(section: Section, seed: int, data: Path | None) -> Source:
     if section.source == "tjh":
         return read_tjh(data, drop_after_discharge=section.drop_after_discharge,
                         with_paper_split=section.split == "paper")
+    if section.source == "mimic_iv":
+        return checked(read_mimic_iv(data, section, cache, checksums or {}, report), catalogue("mimic_iv"))
     return generate(section.synthetic, seed)
 
 
@@ -57,8 +64,7 @@ def prepare(source: Source, section: Section, seed: int) -> Cohort:
         ConfigError: split `paper` for a source that has none.
     """
     features = catalogue(source.catalogue)
-    events, bounds = plausible(source.events, features)
-    days = daily(source.records, events, features)
+    days, bounds = _days(source, features)
     stays, removed = _kept_stays(source, days, section.min_visits)
     stays = check_split(_with_split(stays, source, section))
     visits = window(days.join(stays, on="stay_id", how="semi"), features, section.max_days)
@@ -98,6 +104,14 @@ def _tally(stays: pl.DataFrame) -> dict[str, int]:
             "visits_positive": int(dead["days"].sum()), "visits_negative": int(alive["days"].sum())}
 
 
+def _days(source: Source, features: Catalogue) -> tuple[pl.DataFrame, list[Step]]:
+    """Daily records; those of a source that aggregates while it reads have been through the bounds already."""
+    if source.days is not None:
+        return source.days, []
+    events, bounds = plausible(source.events, features)
+    return daily(source.records, events, features), bounds
+
+
 def _kept_stays(source: Source, days: pl.DataFrame, min_visits: int) -> tuple[pl.DataFrame, list[Step]]:
     """Stays with at least `min_visits` daily records, with their number as `days`."""
     lengths = days.group_by("stay_id").agg(pl.len().cast(pl.Int32).alias("days"))
@@ -119,7 +133,8 @@ def _with_split(stays: pl.DataFrame, source: Source, section: Section) -> pl.Dat
         split = source.fixed_split
     else:
         patients = stays.group_by("patient_id").agg(pl.col("label").max())
-        split = stratified_split(patients, section.test_share, section.validation_share, section.split_seed)
+        draw = stratified_split if section.split == "stratified" else pinned_split
+        split = draw(patients, section.test_share, section.validation_share, section.split_seed)
     placed = stays.join(split, on="patient_id", how="left", maintain_order="left")
     return placed.select(*STAYS.dtypes, "days")
 
@@ -137,4 +152,14 @@ def _meta(source: Source, section: Section, seed: int) -> dict[str, Any]:
             "split_seed": section.split_seed, "seed": seed, "min_visits": section.min_visits,
             "max_days": section.max_days, "clip_sd": section.clip_sd,
             "drop_after_discharge": section.drop_after_discharge, "files": dict(source.files),
-            "features": list(catalogue(source.catalogue).names)}
+            "features": list(catalogue(source.catalogue).names), **_choices(source, section)}
+
+
+def _choices(source: Source, section: Section) -> dict[str, Any]:
+    """What was chosen of an extract; nothing for sources without choices."""
+    if source.name != "mimic_iv":
+        return {}
+    chosen = section.mimic_iv
+    hours = None if chosen.window == "whole" else chosen.hours
+    return {"version": source.version, "unit": chosen.unit, "window": chosen.window, "hours": hours,
+            "label_anchor": "discharge" if section.outcome == "readmission" else "admission"}

@@ -67,6 +67,25 @@ def stratified_split(patients: pl.DataFrame, test_share: float, validation_share
     return pl.concat(parts).sort("patient_id")
 
 
+def pinned_split(patients: pl.DataFrame, test_share: float, validation_share: float, seed: int) -> pl.DataFrame:
+    """Places each patient by its own hash alone, so that nobody moves when patients are added or labels change.
+
+    The shares of each label in a split are those of all patients up to chance: it is stratified in expectation.
+
+    Args:
+        patients: patient_id, label; one row a patient. test_share: of all patients. validation_share: of those not in
+            test. seed: of the draw.
+
+    Returns:
+        patient_id, split, ordered by patient_id.
+    """
+    drawn = sorted(patients["patient_id"])
+    shares = [int.from_bytes(_draw(seed, patient)) / 2.0**128 for patient in drawn]
+    border = test_share + validation_share * (1.0 - test_share)
+    names = ["test" if share < test_share else "validation" if share < border else "train" for share in shares]
+    return pl.DataFrame({"patient_id": drawn, "split": names}, schema={"patient_id": pl.String, "split": pl.String})
+
+
 def check_split(stays: pl.DataFrame) -> pl.DataFrame:
     """Returns `stays` unchanged if its split can be used.
 

@@ -43,18 +43,25 @@ class Source:
         files: file name to sha256 of all that was read.
         truth: stay_id, feature, effect, rank of the planted hazard; None for real patients.
         fixed_split: patient_id, split of the published split; None where there is none or it was not asked for.
+        days: stay_id, date, features: daily records, from sources that aggregate while they read; `records` and
+            `events` are empty then.
+        quarantine: table, key, reason, text of rows set aside.
+        version: of the extract, "" where there are none.
     """
 
     name: str
     catalogue: str
     # No frame is printed: no patient's row reaches a log by way of a traceback.
     stays: pl.DataFrame = field(repr=False)
-    records: pl.DataFrame = field(repr=False)
-    events: pl.DataFrame = field(repr=False)
     attrition: tuple[Step, ...]
+    records: pl.DataFrame = field(default_factory=RECORDS.empty, repr=False)
+    events: pl.DataFrame = field(default_factory=EVENTS.empty, repr=False)
     files: dict[str, str] = field(default_factory=dict)
     truth: pl.DataFrame | None = field(default=None, repr=False)
     fixed_split: pl.DataFrame | None = field(default=None, repr=False)
+    days: pl.DataFrame | None = field(default=None, repr=False)
+    quarantine: pl.DataFrame | None = field(default=None, repr=False)
+    version: str = ""
 
 
 def opaque_ids(kind: str, keys: Iterable[object]) -> list[str]:
@@ -93,7 +100,9 @@ def _check_members(source: Source, catalogue: Catalogue) -> None:
         raise DataError(f"{source.name}: unknown feature {unknown[0]!r} ({len(unknown)} in all)",
                         f"features of catalogue {catalogue.name}: {', '.join(catalogue.names)}",
                         "add it to the catalogue, or drop it in the reader")
-    for name, frame in (("records", source.records), ("events", source.events)):
+    frames = (("records", source.records), ("events", source.events),
+              *([] if source.days is None else [("days", source.days)]))
+    for name, frame in frames:
         strangers = frame.select("stay_id").unique().join(source.stays, on="stay_id", how="anti").height
         if strangers:
             raise ContractError(f"{source.name}: {name} of {strangers} stays that `stays` does not hold",

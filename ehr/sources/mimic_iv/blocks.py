@@ -1,0 +1,225 @@
+"""An event table as blocks of parsed rows of interest, whatever its file format.
+
+In: a `layout.Table` and the items wanted. Out: `Rows`, some ten thousand at a time, in the file's order. Unpacking runs
+in a thread of its own beside the scan; at most a few blocks are in memory.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from contracts.errors import DataError
+from ehr.sources.mimic_iv.layout import Table
+from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME, REASONS, Found, Sieve, digest
+
+BLOCK = 1 << 20
+# A row that is longer than this is a quote that was never closed.
+LONGEST_ROW = 64 << 20
+_AHEAD = 4
+IDENTIFIERS = ("subject_id", "hadm_id", "stay_id")
+TEXTS = ("value", "valueuom")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows of interest of one block.
+
+    Attributes:
+        item, subject, hadm, stay: (R,), NO_INTEGER where empty. time: (R,) seconds since 1970, NO_TIME where empty.
+        number: (R,) NaN where empty. value, unit: (R,) digests of the texts.
+        spelling: what a digest of this block stands for.
+        row: (R,) rows of the file before it. rows: all rows of the block. returns: rows that end with CR LF.
+        bad: (row, reason, text) of rows that cannot be read, the text cut to 200 characters.
+        read: bytes of the packed file read so far.
+    """
+
+    item: np.ndarray
+    subject: np.ndarray
+    hadm: np.ndarray
+    stay: np.ndarray
+    time: np.ndarray
+    number: np.ndarray
+    value: np.ndarray
+    unit: np.ndarray
+    spelling: Callable[[int], str]
+    row: np.ndarray
+    rows: int
+    returns: int
+    bad: list[tuple[int, str, str]]
+    read: int
+
+
+def blocks(table: Table, wanted: list[int]) -> Iterator[Rows]:
+    """Reads the table once, front to back.
+
+    Raises:
+        DataError: the file is truncated or damaged, has no row, changes while it is read, or a quote never closes.
+    """
+    before = table.path.stat()
+    source = _parquet(table, wanted) if table.format == "parquet" else _csv(table, wanted)
+    total = 0
+    for rows in source:
+        total += rows.rows
+        yield rows
+    after = table.path.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise DataError(f"{table.path.name} changed while it was read", "an extract stands still while it is read",
+                        "wait until it is copied, then run again")
+    if not total:
+        raise DataError(f"{table.path.name} has a header and no row", "a table has rows", "copy the file again")
+
+
+def _csv(table: Table, wanted: list[int]) -> Iterator[Rows]:
+    integers = [name for name in IDENTIFIERS if name in table.columns]
+    sieve = Sieve(table.columns, "itemid", wanted, integers, "charttime", "valuenum", TEXTS)
+    carry, first = b"", True
+    for chunk, read, last in _ahead(table):
+        data = carry + chunk
+        if first:
+            begin = data.find(b"\n") + 1
+            if not begin and not last:
+                carry = data
+                continue
+            data, first = data[begin:] if begin else b"", False
+        block = np.frombuffer(data, np.uint8)
+        found = sieve.scan(block, last)
+        carry = data[found.consumed:]
+        if len(carry) > LONGEST_ROW:
+            raise DataError(f"{table.path.name}: a quote that opens after data row {sieve.rows} never closes",
+                            "quotes come in pairs", "correct that row, or copy the file again")
+        yield _rows(found, data, integers, read)
+    if carry:
+        raise DataError(f"{table.path.name}: a quote that opens after data row {sieve.rows} never closes",
+                        "quotes come in pairs", "correct that row, or copy the file again")
+
+
+def _rows(found: Found, data: bytes, integers: list[str], read: int) -> Rows:
+    columns = {name: found.integers[:, place] for place, name in enumerate(integers)}
+    absent = np.full(found.key.size, NO_INTEGER)
+
+    def spelling(code: int) -> str:
+        row, slot = np.argwhere(found.text == np.uint64(code))[0]
+        start, stop = found.span[row, slot]
+        return data[start:stop].decode("utf-8", "replace").replace('""', '"')
+
+    bad = [(int(row), REASONS[int(reason)], data[start:stop][:200].decode("utf-8", "replace"))
+           for row, reason, (start, stop) in zip(found.bad_row, found.bad_reason, found.bad_span, strict=True)]
+    subject, hadm, stay = (columns.get(name, absent) for name in IDENTIFIERS)
+    return Rows(found.key, subject, hadm, stay, found.time, found.number, found.text[:, 0], found.text[:, 1], spelling,
+                found.row, found.rows, found.returns, bad, read)
+
+
+def _ahead(table: Table) -> Iterator[tuple[bytes, int, bool]]:
+    """Unpacked chunks, bytes of the packed file read so far, and whether it is the last; one thread ahead."""
+    chunks: queue.Queue[Any] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stop.is_set():
+            try:
+                chunks.put(item, timeout=0.5)
+                return
+            except queue.Full:
+                continue
+
+    def unpack() -> None:
+        try:
+            with table.path.open("rb") as packed:
+                stream = _stream(packed, table.format)
+                while not stop.is_set() and (chunk := stream.read(BLOCK)):
+                    put((chunk, packed.tell()))
+            put(None)
+        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that reads
+            put(error)
+
+    thread = threading.Thread(target=unpack, name=f"unpack {table.name}", daemon=True)
+    thread.start()
+    try:
+        waiting: tuple[bytes, int] | None = None
+        while True:
+            item = chunks.get()
+            if isinstance(item, Exception):
+                raise _damaged(table.path, item) from item
+            if waiting is not None:
+                yield (*waiting, item is None)
+            if item is None:
+                return
+            waiting = item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _stream(packed: BinaryIO, kind: str) -> Any:
+    if kind == "csv":
+        return packed
+    from isal import igzip
+    return igzip.IGzipFile(fileobj=packed)
+
+
+def _damaged(path: Path, error: Exception) -> Exception:
+    if isinstance(error, EOFError | OSError) or type(error).__name__ in ("IsalError", "error", "BadGzipFile"):
+        return DataError(f"{path.name} is truncated or damaged: {error}", "a whole gzip file",
+                         "copy it again and compare its checksum with SHA256SUMS.txt")
+    return error
+
+
+def _parquet(table: Table, wanted: list[int]) -> Iterator[Rows]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    names = [name for name in (*IDENTIFIERS, "charttime", "itemid", "valuenum", *TEXTS) if name in table.columns]
+    size, done = table.path.stat().st_size, 0
+    try:
+        file = pq.ParquetFile(table.path)
+        total = file.metadata.num_rows
+        for batch in file.iter_batches(batch_size=1 << 18, columns=names):
+            rows, before = batch.num_rows, done
+            done += rows
+            chosen = pc.is_in(batch["itemid"].cast(pa.int64()), value_set=pa.array(wanted, pa.int64()))
+            place = np.flatnonzero(chosen.to_numpy(zero_copy_only=False))
+            yield _from_arrow(pa.Table.from_batches([batch.take(pa.array(place))]), place + before, rows,
+                              size * done // max(total, 1))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
+        raise DataError(f"{table.path.name}: {str(error).splitlines()[0]}",
+                        "a whole parquet file with the types of MIMIC-IV", "write it again") from error
+
+
+def _from_arrow(rows: Any, place: np.ndarray, count: int, read: int) -> Rows:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def numbers(name: str, kind: Any, empty: Any) -> np.ndarray:
+        if name not in rows.column_names:
+            return np.full(rows.num_rows, empty)
+        values: np.ndarray = pc.fill_null(rows[name].cast(kind), empty).to_numpy()
+        return values
+
+    spellings: dict[int, str] = {}
+
+    def texts(name: str) -> np.ndarray:
+        words = pc.fill_null(rows[name].cast(pa.string()), "").combine_chunks().dictionary_encode()
+        known = words.dictionary.to_pylist()
+        codes = np.array([digest(word) for word in known], dtype=np.uint64)
+        spellings.update(zip(codes.tolist(), known, strict=True))
+        return codes[words.indices.to_numpy()] if known else np.empty(0, np.uint64)
+
+    when = rows["charttime"]
+    when = when.cast(pa.timestamp("s"), safe=False) if not pa.types.is_string(when.type) else pc.strptime(
+        when, "%Y-%m-%d %H:%M:%S", "s")
+    seconds = pc.fill_null(when.cast(pa.int64()), int(NO_TIME)).to_numpy()
+    subject, hadm, stay = (numbers(name, pa.int64(), int(NO_INTEGER)) for name in IDENTIFIERS)
+    return Rows(numbers("itemid", pa.int64(), 0), subject, hadm, stay, seconds,
+                numbers("valuenum", pa.float64(), float("nan")), texts("value"), texts("valueuom"),
+                spellings.__getitem__, place, count, 0, [], read)
+
+
+__all__ = ["BLOCK", "EMPTY", "Rows", "blocks"]

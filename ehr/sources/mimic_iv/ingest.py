@@ -1,0 +1,263 @@
+"""From an event table to measurements by patient: read once, kept by the checksum of the file.
+
+In: a `layout.Table` and its sha256. Out: a folder
+
+    part-000.parquet ... part-063.parquet   subject, hadm, stay, time [s], feature, value; by patient hash, sorted by
+                                            subject, time, feature and value, in small row groups
+    patients.parquet                        subject, part, rows, digest (of all its rows, whatever their order)
+    quarantine.parquet                      row (of the file, first data row 0), reason, text
+    counts.json                             attrition steps and totals; written last
+
+A measurement is in the units of the catalogue; implausible values are still inside. Memory does not grow with the file:
+measurements are scattered to their part every `FLUSH` rows, and one part is sorted at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.errors import DataError, StorageError
+from ehr.sources.mimic_iv.blocks import Rows, blocks
+from ehr.sources.mimic_iv.items import Items, UnitTable, items
+from ehr.sources.mimic_iv.layout import Table
+from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
+
+FORMAT = 1
+PARTS = 64
+FLUSH = 1 << 20
+ROW_GROUP = 4096
+# Rows of the quarantine that are kept with their text; all are counted.
+KEPT_QUARANTINE = 100_000
+_SCHEMA = pa.schema([("subject", pa.int64()), ("hadm", pa.int64()), ("stay", pa.int64()), ("time", pa.int64()),
+                     ("feature", pa.int8()), ("value", pa.float64())])
+OnProgress = Callable[[int, int], None]
+
+
+def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: OnProgress | None = None) -> Path:
+    """The folder of this table's measurements; made if it is not in the cache.
+
+    Args:
+        checksum: sha256 of the file. cache: where folders of all files lie.
+        limit: largest share of rows of interest in quarantine; more means that the file is not what it should be.
+        on_progress: called with (bytes read, bytes in all).
+
+    Raises:
+        DataError: the file is damaged (see `blocks`), or too much of it goes to quarantine.
+        StorageError: the disk is full or not writable.
+    """
+    known = items()
+    name = table.name.partition("/")[2]
+    folder = cache / f"{name}-{checksum[:16]}-{known.digest[:8]}-{FORMAT}"
+    if (folder / "counts.json").is_file():
+        return folder
+    draft = folder.with_name(f".{folder.name}.draft")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _ingest(table, name, known, draft, limit, on_progress)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise StorageError(f"cannot write {folder}: {error}", "a writable folder with free space",
+                           "free space, or change paths.workspace") from error
+    return folder
+
+
+def part_of(subject: np.ndarray) -> np.ndarray:
+    """The part of each patient: a mix of the bits of its number (splitmix64), the same on every machine."""
+    return (mix(subject.astype(np.uint64)) % np.uint64(PARTS)).astype(np.int16)
+
+
+def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_progress: OnProgress | None) -> None:
+    size = table.path.stat().st_size
+    reader, scatter, quarantine = _Reader(known, name), _Scatter(out), _Quarantine(out)
+    with scatter:
+        for rows in blocks(table, reader.units.numbers.tolist()):
+            scatter.add(reader.take(rows, quarantine))
+            if on_progress:
+                on_progress(min(rows.read, size), size)
+    quarantine.write()
+    if reader.counts["interest"] and quarantine.total > limit * (reader.counts["interest"] + quarantine.total):
+        worst = ", ".join(f"{reason} ({count})" for reason, count in quarantine.reasons.most_common(3))
+        seen = reader.counts["interest"] + quarantine.total
+        raise DataError(f"{table.path.name}: {quarantine.total} of {seen} rows go to quarantine: {worst}; the first is "
+                        f"data row {quarantine.first}",
+                        f"at most a share of {limit:g} (cohort.mimic_iv.quarantine_limit)",
+                        "correct the file; raise the limit only if these rows are known to be worthless")
+    patients = [_sort_part(out, part) for part in range(PARTS)]
+    pq.write_table(pa.concat_tables(patients), out / "patients.parquet")
+    counts = {**{key: int(value) for key, value in sorted(reader.counts.items())}, "quarantine": quarantine.total,
+              "reasons": dict(quarantine.reasons), "kept": int(sum(part["rows"].to_numpy().sum() for part in patients))}
+    (out / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+
+
+class _Reader:
+    """Rows to measurements: units to those of the catalogue, coded texts to numbers."""
+
+    def __init__(self, known: Items, table: str) -> None:
+        self.units, self._known = UnitTable(known, table), known
+        self.counts: Counter[str] = Counter()
+        self._codes: dict[tuple[int, int], float] = {}
+
+    def take(self, rows: Rows, quarantine: _Quarantine) -> dict[str, np.ndarray]:
+        """Columns of the measurements of one block."""
+        quarantine.add(rows.bad)
+        self.counts.update(rows=rows.rows, interest=rows.item.size, returns=rows.returns)
+        index = np.searchsorted(self.units.numbers, rows.item)
+        for code in self.units.unknown(np.unique(rows.unit)):
+            self.units.teach(int(code), "" if code == EMPTY else rows.spelling(int(code)))
+        value = self.units.convert(index, rows.unit, rows.number)
+        coded = self.units.coded[index]
+        if coded.any():
+            value[coded] = self._decoded(rows, index, coded)
+        wordless = np.isnan(rows.number) & ~coded
+        unknown_unit = np.isnan(value) & ~wordless & ~coded
+        unknown_text = np.isnan(value) & coded
+        nowhere, undated = rows.subject == NO_INTEGER, rows.time == NO_TIME
+        for reason, wrong in (("a unit nobody knows for this item", unknown_unit),
+                              ("a text nobody knows for this item", unknown_text & (rows.value != EMPTY)),
+                              ("no subject_id", nowhere), ("no charttime", undated & ~nowhere)):
+            quarantine.note(rows, wrong, reason)
+        self.counts.update(without_number=int((wordless | (unknown_text & (rows.value == EMPTY))).sum()))
+        keep = ~(np.isnan(value) | nowhere | undated)
+        self.counts.update(without_hadm=int((rows.hadm[keep] == NO_INTEGER).sum()),
+                           without_stay=int((rows.stay[keep] == NO_INTEGER).sum()))
+        return {"subject": rows.subject[keep], "hadm": rows.hadm[keep], "stay": rows.stay[keep],
+                "time": rows.time[keep], "feature": self.units.features[index][keep], "value": value[keep]}
+
+    def _decoded(self, rows: Rows, index: np.ndarray, coded: np.ndarray) -> np.ndarray:
+        features = self.units.features[index][coded]
+        values = np.empty(features.size)
+        for place, (feature, code) in enumerate(zip(features.tolist(), rows.value[coded].tolist(), strict=True)):
+            if (feature, code) not in self._codes:
+                text = "" if code == EMPTY else rows.spelling(code).strip()
+                self._codes[feature, code] = float(self._known.coded[feature].get(text, np.nan))
+            values[place] = self._codes[feature, code]
+        return values
+
+
+class _Scatter:
+    """Measurements collected and written to the raw file of their part every `FLUSH` rows."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._waiting, self._size = out, [], 0  # type: Path, list[dict[str, np.ndarray]], int
+        self._writers: list[pa.RecordBatchFileWriter] = []
+
+    def __enter__(self) -> _Scatter:
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        self._writers = [pa.ipc.new_file(str(_raw(self._out, part)), _SCHEMA, options=options) for part in range(PARTS)]
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            for writer in self._writers:
+                writer.close()
+
+    def add(self, columns: dict[str, np.ndarray]) -> None:
+        self._waiting.append(columns)
+        self._size += columns["subject"].size
+        if self._size >= FLUSH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._size:
+            return
+        columns = {name: np.concatenate([block[name] for block in self._waiting]) for name in _SCHEMA.names}
+        self._waiting, self._size = [], 0
+        parts = part_of(columns["subject"])
+        order = np.argsort(parts, kind="stable")
+        ends = np.searchsorted(parts[order], np.arange(PARTS + 1))
+        for part, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+            if stop > start:
+                rows = order[start:stop]
+                self._writers[part].write_batch(pa.record_batch([_array(name, column[rows])
+                                                                 for name, column in columns.items()], schema=_SCHEMA))
+
+
+class _Quarantine:
+    """Rows set aside, each with its reason; all are counted, the first hundred thousand kept."""
+
+    def __init__(self, out: Path) -> None:
+        self._out, self.total, self.first = out, 0, -1
+        self.reasons: Counter[str] = Counter()
+        self._rows: list[tuple[int, str, str]] = []
+
+    def add(self, bad: list[tuple[int, str, str]]) -> None:
+        for row, reason, text in bad:
+            self.total += 1
+            self.reasons[reason] += 1
+            self.first = row if self.first < 0 else self.first
+            if len(self._rows) < KEPT_QUARANTINE:
+                self._rows.append((row, reason, text))
+
+    def note(self, rows: Rows, wrong: np.ndarray, reason: str) -> None:
+        """Sets parsed rows aside; their text is item, number and unit."""
+        places = np.flatnonzero(wrong)
+        for place in places:
+            unit = "" if rows.unit[place] == EMPTY else rows.spelling(int(rows.unit[place]))
+            text = f"item {rows.item[place]}, number {rows.number[place]:g}, unit {unit!r}"
+            self.add([(int(rows.row[place]), reason, text)])
+
+    def write(self) -> None:
+        schema = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
+        rows = [dict(zip(schema.names, row, strict=True)) for row in self._rows]
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), self._out / "quarantine.parquet")
+
+
+def _sort_part(out: Path, part: int) -> pa.Table:
+    """Sorts one part for good; returns its patients (subject, part, rows, digest)."""
+    raw = _raw(out, part)
+    with pa.memory_map(str(raw)) as source:
+        rows = pa.ipc.open_file(source).read_all()
+        rows = rows.sort_by([(name, "ascending") for name in ("subject", "time", "feature", "value")])
+    pq.write_table(rows, out / f"part-{part:03d}.parquet", compression="zstd", row_group_size=ROW_GROUP,
+                   use_dictionary=["subject", "hadm", "stay"])
+    raw.unlink()
+    subject = rows["subject"].to_numpy()
+    subjects, starts, counts = np.unique(subject, return_index=True, return_counts=True)
+    digests = np.add.reduceat(_row_digests(rows), starts) if subject.size else np.empty(0, np.uint64)
+    return pa.table({"subject": subjects, "part": np.full(subjects.size, part, np.int16),
+                     "rows": counts.astype(np.int64), "digest": digests})
+
+
+def _row_digests(rows: pa.Table) -> np.ndarray:
+    """A 64-bit digest of each row; their sum is the patient's, so that the order of rows leaves no trace."""
+    mixed = np.zeros(rows.num_rows, np.uint64)
+    for name in _SCHEMA.names:
+        column = rows[name].fill_null(int(NO_INTEGER)) if rows[name].null_count else rows[name]
+        values = column.to_numpy()
+        bits = values.view(np.uint64) if values.dtype == np.float64 else values.astype(np.int64).view(np.uint64)
+        mixed = mix(mixed + bits)
+    return mixed
+
+
+def mix(bits: np.ndarray) -> np.ndarray:
+    """splitmix64 (Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        bits = bits + np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed: np.ndarray = bits ^ (bits >> np.uint64(31))
+        return mixed
+
+
+def _array(name: str, values: np.ndarray) -> pa.Array:
+    mask = values == NO_INTEGER if name in ("hadm", "stay") else None
+    return pa.array(values, type=_SCHEMA.field(name).type, mask=mask)
+
+
+def _raw(out: Path, part: int) -> Path:
+    return out / f"raw-{part:03d}.arrow"

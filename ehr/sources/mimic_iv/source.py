@@ -1,0 +1,107 @@
+"""MIMIC-IV as a `Source`: stays with labels, daily records of the 17 features, and what every rule dropped.
+
+In: a PhysioNet folder, the section `cohort` and a cache. Out: a `Source` that holds `days` instead of events, and the
+rows set aside. Needs no more memory for a hundred million rows than for one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from configs.schema import Cohort as Section
+from configs.schema import MimicIv
+from contracts.errors import DataError
+from ehr.attrition import Step
+from ehr.sources.mimic_iv.days import daily_records
+from ehr.sources.mimic_iv.ingest import ingest
+from ehr.sources.mimic_iv.layout import open_extract
+from ehr.sources.mimic_iv.stays import Stays, read_stays
+from ehr.sources.source import Source, opaque_ids
+
+EVENTS = ("icu/chartevents", "hosp/labevents")
+Report = Callable[[str, int, int], None]
+
+
+def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: Mapping[str, str],
+                  report: Report = lambda *_: None) -> Source:
+    """Reads an extract.
+
+    Args:
+        data: the folder with hosp/ and icu/, or one above it.
+        cache: where parsed tables and daily records are kept.
+        checksums: table name to sha256 of its file.
+        report: called with (table, bytes read, bytes in all).
+
+    Raises:
+        MissingFileError, DataError: a table is missing or not what it should be.
+        StorageError: the disk is full.
+    """
+    ours = section.mimic_iv
+    extract = open_extract(data, ours.allow_extra_columns)
+    read = read_stays(extract, section.outcome, ours.unit)
+    windows = _windows(read.stays, ours)
+    folders = [ingest(extract.tables[name], checksums[name], cache, ours.quarantine_limit, partial(report, name))
+               for name in EVENTS]
+    daily = daily_records(folders, windows, cache)
+    if not daily.days.height:
+        raise DataError("no measurement lies inside any stay", "stays have measurements of the 17 features",
+                        "are chartevents and icustays of the same extract? Look at its attrition")
+    stays = _stays(read.stays)
+    ids = dict(zip(read.stays["stay"], stays["stay_id"], strict=True))
+    named = pl.col("stay").replace_strict(ids, return_dtype=pl.String).alias("stay_id")
+    days = daily.days.with_columns(named).drop("stay")
+    tables = [step for folder, name in zip(folders, EVENTS, strict=True) for step in _table_steps(folder, name)]
+    return Source(
+        name="mimic_iv", catalogue="mimic_iv", stays=stays.sort("stay_id"), days=days.sort("stay_id", "date"),
+        attrition=(*read.steps, *tables, *daily.steps), files={extract.tables[name].path.name: checksums[name]
+                                                               for name in extract.tables},
+        quarantine=_quarantine(read, folders), version=extract.version)
+
+
+def _windows(stays: pl.DataFrame, section: MimicIv) -> pl.DataFrame:
+    """stay, subject, begin, end [s]: when a measurement may be used."""
+    begin, end = pl.col("intime"), pl.col("outtime")
+    hours = pl.duration(hours=section.hours)
+    if section.window == "first_hours":
+        end = pl.min_horizontal(end, begin + hours)
+    elif section.window == "before_outcome":
+        end = pl.min_horizontal(end, pl.coalesce("deathtime", "dischtime") - hours)
+    return stays.select("stay", "subject", begin.dt.epoch("s").alias("begin"), end.dt.epoch("s").alias("end"))
+
+
+def _stays(stays: pl.DataFrame) -> pl.DataFrame:
+    """Contract STAYS without split; identifiers are opaque. A stay lasts from intime to outtime."""
+    return stays.select(
+        pl.Series("stay_id", opaque_ids("mimic-iv-stay", stays["stay"])),
+        pl.Series("patient_id", opaque_ids("mimic-iv-patient", stays["subject"])), "age", "sex",
+        pl.col("intime").alias("admitted_at"), pl.col("outtime").alias("discharged_at"), "label")
+
+
+def _table_steps(folder: Path, name: str) -> list[Step]:
+    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    rows, interest, left = counts["rows"], counts["interest"], counts["interest"]
+    steps = [Step(f"{name}: row of another item: not read", "rows", rows - interest, rows - interest, interest)]
+    left -= counts["without_number"]
+    steps.append(Step(f"{name}: no number: dropped", "rows", counts["without_number"], counts["without_number"], left))
+    for reason, count in sorted(counts["reasons"].items()):
+        left -= count
+        steps.append(Step(f"{name}: {reason}: set aside", "rows", count, count, max(left, 0)))
+    steps.append(Step(f"{name}: no hadm_id: placed by patient and time", "rows", counts["without_hadm"], 0,
+                      counts["kept"]))
+    if counts["returns"]:
+        steps.append(Step(f"{name}: line ends with CR LF: read alike", "rows", counts["returns"], 0, counts["kept"]))
+    return steps
+
+
+def _quarantine(read: Stays, folders: list[Path]) -> pl.DataFrame:
+    """table, key (of a stay, or the number of the row), reason, text."""
+    frames = [read.aside.with_columns(pl.lit("").alias("text"))]
+    for folder, name in zip(folders, EVENTS, strict=True):
+        frames.append(pl.read_parquet(folder / "quarantine.parquet").select(
+            pl.lit(name).alias("table"), pl.col("row").cast(pl.String).alias("key"), "reason", "text"))
+    return pl.concat(frames)

@@ -1,0 +1,119 @@
+"""The sieve reads what the csv module reads, whatever stands in the fields and wherever a block ends."""
+
+import csv
+import io
+import math
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME, REASONS, Sieve, digest
+
+HEADER = ["subject_id", "stay_id", "note", "charttime", "itemid", "value", "valuenum"]
+WANTED = [7, 220045]
+
+
+def sieve():
+    return Sieve(HEADER, "itemid", WANTED, ["subject_id", "stay_id"], "charttime", "valuenum", ["value"])
+
+
+def scan(text, block=1 << 20):
+    """All blocks one after the other: rows, and what could not be read."""
+    one, data, at, rows, bad = sieve(), text.encode(), 0, [], []
+    while at < len(data):
+        piece = data[at:at + block]
+        last = at + block >= len(data)
+        found = one.scan(np.frombuffer(piece, np.uint8), last)
+        for place in range(found.key.size):
+            start, stop = found.span[place, 0]
+            rows.append((int(found.row[place]), int(found.key[place]), found.integers[place].tolist(),
+                         int(found.time[place]), float(found.number[place]), piece[start:stop].decode(),
+                         int(found.text[place, 0])))
+        bad += list(zip(found.bad_row.tolist(), [REASONS[reason] for reason in found.bad_reason], strict=True))
+        if not found.consumed:
+            assert not last
+            block *= 2
+        at += found.consumed
+    return rows, bad
+
+
+def line(subject="1", stay="2", note="x", time="2150-01-02 03:04:05", item="7", value="v", number="1.5"):
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow([subject, stay, note, time, item, value, number])
+    return out.getvalue()
+
+
+def test_a_row_of_interest_is_parsed():
+    rows, bad = scan(line(value="abc"))
+    seconds = int(datetime(2150, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp())
+    assert rows == [(0, 7, [1, 2], seconds, 1.5, "abc", digest("abc"))]
+    assert not bad
+
+
+def test_other_items_are_passed_over_but_counted():
+    rows, _ = scan(line(item="8") + line(item="220046") + line(item="-7") + line(item="220045"))
+    assert [(row, item) for row, item, *_ in rows] == [(3, 220045)]
+
+
+def test_empty_fields_have_their_own_values():
+    rows, _ = scan(line(stay="", time="", value="", number=""))
+    (_, _, integers, time, number, _, text), = rows
+    assert integers == [1, NO_INTEGER]
+    assert time == NO_TIME
+    assert math.isnan(number)
+    assert text == EMPTY
+
+
+@pytest.mark.parametrize(("field", "text", "reason"), [
+    ("subject", "1a", "an identifier that is no whole number"),
+    ("stay", "3.0", "an identifier that is no whole number"),
+    ("time", "2150-13-01 00:00:00", "a time that is no YYYY-MM-DD HH:MM:SS"),
+    ("time", "2150-02-29 00:00:00", "a time that is no YYYY-MM-DD HH:MM:SS"),
+    ("time", "01/02/2150 10:00", "a time that is no YYYY-MM-DD HH:MM:SS"),
+    ("number", "high", "a number that cannot be read"), ("number", "1,5", "a number that cannot be read"),
+    ("number", "1.2.3", "a number that cannot be read"), ("item", "abc", "an item that is no whole number")])
+def test_what_cannot_be_read_is_named(field, text, reason):
+    rows, bad = scan(line() + line(**{field: text}) + line())
+    assert [row for row, *_ in rows] == [0, 2]
+    assert bad == [(1, reason)]
+
+
+def test_too_few_and_too_many_fields_are_named():
+    _, bad = scan("1,2,x\n" + line() + line().strip() + ",9\n")
+    assert [row for row, _ in bad] == [0, 2]
+    assert {reason for _, reason in bad} == {"another number of fields than the header"}
+
+
+def test_line_ends_of_both_kinds_and_a_missing_last_one_are_read():
+    rows, bad = scan(line().replace("\n", "\r\n") + line() + line().rstrip("\n"))
+    assert [number for *_, number, _, _ in rows] == [1.5, 1.5, 1.5]
+    assert not bad
+
+
+def test_leap_days_and_centuries_are_right():
+    for text in ("2152-02-29 00:00:00", "2400-02-29 23:59:59", "1999-12-31 12:00:00", "2200-03-01 00:00:00"):
+        rows, _ = scan(line(time=text))
+        assert rows[0][3] == int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=12),
+                          st.sampled_from(["7", "220045", "9"])), max_size=8),
+       st.integers(min_value=1, max_value=200))
+def test_any_text_in_quotes_is_read_as_the_csv_module_reads_it(rows, block):
+    text = "".join(line(note=note, value=note, item=item) for note, item in rows)
+    found, bad = scan(text, block)
+    assert not bad
+    expected = [(place, note) for place, (note, item) in enumerate(rows) if item != "9"]
+    assert [(row, value.replace('""', '"')) for row, *_, value, _ in found] == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-999_999_999_999_999, 999_999_999_999_999), st.integers(0, 12), st.booleans())
+def test_numbers_of_up_to_fifteen_digits_are_rounded_as_python_does(digits, places, exponent):
+    text = f"{digits}e-{places}" if exponent else f"{digits / 10**places:.{places}f}"[:17]
+    rows, _ = scan(line(number=text))
+    assert rows[0][4] == float(text)
