@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from contracts.errors import EagRlError
+from contracts.errors import ConfigError, EagRlError
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
                   no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -121,8 +121,21 @@ def run(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJso
 
 
 @app.command()
-def cohort(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Prepare the cohort and print what was read, dropped (why, how many) and kept."""
+def cohort(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+           diff: Annotated[tuple[str, str] | None, typer.Option(
+               metavar="OLD NEW", help="Compare two cohorts instead: folders, or ids of artifacts.")] = None,
+           out: Annotated[Path | None, typer.Option(help="With --diff: folder for tables and a plot.")] = None) -> None:
+    """Prepare the cohort and print what was read, dropped (why, how many) and kept; or compare two."""
+    if out is not None and diff is None:
+        raise ConfigError(f"--out {out} without --diff", "--out is where --diff writes its files",
+                          "leave it out: the cohort's own files lie in its artifact, see `eag-rl lineage cohort`")
+    if diff is not None:
+        from configs.load import load
+        from flows.compare_cohorts import compare_cohorts
+
+        if not compare_cohorts(diff, Path(load(config, overrides or ()).paths.workspace), out, as_json, console):
+            raise typer.Exit(2)
+        return
     session, artifacts = _run(config, overrides, "cohort")
     from ehr.cohort import counts, read
     from flows.printing import print_cohort

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
 from ehr.sources.tjh_workbook import locate
 from lineage.artifact import file_digest
@@ -19,16 +20,23 @@ def _source_files(session: Session) -> Mapping[str, str]:
     return {path.name: file_digest(path)}
 
 
-@stage("cohort", settings=("cohort", "study.seed"), packages=("polars",), external=_source_files)
+@stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)
 def cohort(work: Work) -> Made:
-    """Reads the source, prepares the cohort and writes it."""
+    """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    prepared = prepare(read_source(section, seed, work.session.data), section, seed)
+    source = read_source(section, seed, work.session.data)
+    prepared = prepare(source, section, seed)
+    findings = validity.check(prepared, source)
+    validity.require(findings)
     write(prepared, work.out)
+    validity.write(findings, work.out)
+    table_one.write(table_one.table_one(prepared), work.out, section.smallest_cell)
     table = counts(prepared)
     numbers = {f"{split}.{name}": float(value) for split, row in {**table["splits"], "total": table["total"]}.items()
                for name, value in row.items()}
-    return Made(metrics=numbers, sources=_source_files(work.session), show=("attrition.json", "meta.json"),
+    numbers |= {f"validity.{level}": float(count) for level, count in validity.tally(findings).items()}
+    return Made(metrics=numbers, sources=_source_files(work.session),
+                show=("attrition.json", "meta.json", validity.FILE, *table_one.FILES),
                 summary=_markdown(table["splits"]))
 
 

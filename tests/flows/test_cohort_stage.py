@@ -1,0 +1,69 @@
+"""Stage `cohort` writes findings and Table 1 beside the cohort, counts findings, and stops where one is an error."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import tasks.cohort
+from configs.schema import Cohort as Section
+from configs.schema import Config, Synthetic
+from contracts.errors import DataError
+from ehr import table_one, validity
+from ehr.cohort import Cohort, prepare, read
+from ehr.folder import write
+from lineage.fingerprint import code_digests
+from tasks.stage import Made, Work
+
+CONFIG = Config(cohort=Section(synthetic=Synthetic(stays=60)))
+
+
+def make(folder: Path, config: Config = CONFIG) -> Made:
+    """Runs the stage's function alone, without Prefect and MLflow."""
+    session = cast(Any, SimpleNamespace(config=config, data=None))
+    return tasks.cohort.cohort.make(Work("cohort", session, {}, {}, folder, folder, "run"))
+
+
+def test_findings_and_table_one_lie_beside_the_cohort(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    findings = validity.from_values(json.loads((tmp_path / validity.FILE).read_text(encoding="utf-8"))["findings"])
+    assert made.metrics["validity.errors"] == 0.0 and made.metrics["validity.warnings"] == len(findings) > 0
+    assert read(tmp_path).stays.height == made.metrics["total.patients"] == 60
+    for name in (validity.FILE, *table_one.FILES):
+        assert (tmp_path / name).is_file() and name in made.show
+
+
+def test_the_smallest_cell_is_a_setting(tmp_path: Path) -> None:
+    section = CONFIG.cohort.model_copy(update={"smallest_cell": 1})
+    for name, config in (("usual", CONFIG), ("all", CONFIG.model_copy(update={"cohort": section}))):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name, config)
+    text = {name: (tmp_path / name / "table_one.md").read_text(encoding="utf-8") for name in ("usual", "all")}
+    assert "<5" in text["usual"] and "<" not in text["all"]
+
+
+def test_an_error_stops_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flawed(*arguments: Any) -> Cohort:
+        cohort = prepare(*arguments)
+        entry = replace(cohort.scaling["Heart Rate"], mean=0.0)
+        return replace(cohort, scaling={**cohort.scaling, "Heart Rate": entry})
+
+    monkeypatch.setattr(tasks.cohort, "prepare", flawed)
+    with pytest.raises(DataError, match="the scaling of Heart Rate is not that of the training split"):
+        make(tmp_path)
+    assert not (tmp_path / "meta.json").exists()
+
+
+def test_changing_a_check_makes_the_cohort_anew() -> None:
+    assert {"ehr.leaks", "ehr.balance", "ehr.validity", "ehr.table_one"} <= set(code_digests(["tasks.cohort"]))
+
+
+def test_extra_files_do_not_hinder_reading(tmp_path: Path) -> None:
+    make(tmp_path)
+    again = read(tmp_path)
+    assert read(write(again, tmp_path / "copy")).stays.equals(again.stays)
