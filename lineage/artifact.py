@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +48,27 @@ def file_digest(path: Path) -> str:
         while piece := stream.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def remembered_digest(path: Path, memo: Path) -> str:
+    """sha256 of a large file; worked out again only where its place, size or time of change is another.
+
+    Args:
+        memo: JSON file that remembers.
+    """
+    status = path.stat()
+    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    try:
+        known = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = file_digest(path)
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        aside = memo.with_name(f".{memo.name}.{os.getpid()}.tmp")
+        aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        aside.replace(memo)
+    return str(known[key])
 
 
 def folder_digests(folder: Path, skip: Iterable[str] = ()) -> dict[str, str]:

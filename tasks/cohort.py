@@ -6,36 +6,47 @@ from collections.abc import Mapping
 
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
+from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.tjh_workbook import locate
-from lineage.artifact import file_digest
+from lineage.artifact import file_digest, remembered_digest
 from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
 
 def _source_files(session: Session) -> Mapping[str, str]:
     """Digest of each source file, so that a new extract makes a new cohort."""
-    if session.config.cohort.source == "synthetic":
+    source = session.config.cohort.source
+    if source == "synthetic":
         return {}
-    path = locate(session.data)
-    return {path.name: file_digest(path)}
+    if source == "tjh":
+        path = locate(session.data)
+        return {path.name: file_digest(path)}
+    extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
+    memo = session.workspace / "cache" / "digests.json"
+    return {name: remembered_digest(table.path, memo) for name, table in extract.tables.items()}
 
 
 @stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    source = read_source(section, seed, work.session.data)
+    files = _source_files(work.session)
+    with work.progress("cohort") as advance:
+        source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
+                             lambda name, done, total: advance(done, total, name))
     prepared = prepare(source, section, seed)
     findings = validity.check(prepared, source)
     validity.require(findings)
     write(prepared, work.out)
     validity.write(findings, work.out)
     table_one.write(table_one.table_one(prepared), work.out, section.smallest_cell)
+    if source.quarantine is not None:
+        source.quarantine.write_parquet(work.out / "quarantine.parquet")
     table = counts(prepared)
     numbers = {f"{split}.{name}": float(value) for split, row in {**table["splits"], "total": table["total"]}.items()
                for name, value in row.items()}
     numbers |= {f"validity.{level}": float(count) for level, count in validity.tally(findings).items()}
-    return Made(metrics=numbers, sources=_source_files(work.session),
+    return Made(metrics=numbers, sources=files,
                 show=("attrition.json", "meta.json", validity.FILE, *table_one.FILES),
                 summary=_markdown(table["splits"]))
 
