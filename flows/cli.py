@@ -254,6 +254,31 @@ def data_check(folder: Path, as_json: AsJson = False) -> None:
     _print_checks(check(folder), as_json)
 
 
+@app.command()
+def synthesize(out: Annotated[Path, typer.Option(help="New or empty folder.")],
+               stays: Annotated[int, typer.Option(help="ICU stays.")],
+               layout: Annotated[str, typer.Option(help="mimic-iv-2.0, -2.2, -3.0 or -3.1.")] = "mimic-iv-3.1",
+               seed: Annotated[int, typer.Option(help="Equal arguments give equal files.")] = 42,
+               dirty: Annotated[float, typer.Option(help="Share of measurements to spoil.")] = 0.0,
+               rows_per_stay: Annotated[int | None, typer.Option(help="Mean rows of chartevents.")] = None,
+               file_format: Annotated[str, typer.Option("--format", help="csv.gz, csv or parquet.")] = "csv.gz",
+               as_json: AsJson = False) -> None:
+    """Write generated files as a hospital gives them out, of any size, to try readers on. No real patient."""
+    from ehr.extracts.write import synthesize as write_extract
+    from tasks.display import progress
+
+    with progress(f"synthesize {layout}") as advance:
+        extract = write_extract(out, layout, stays, seed, dirty, rows_per_stay, file_format, advance)
+    if as_json:
+        print(json.dumps({"folder": str(out), "layout": extract.layout, "rows": extract.rows, "dirty": extract.dirty}))
+        return
+    table = Table("table", "rows", title=f"{extract.layout} in {out}", title_justify="left")
+    for name, rows in extract.rows.items():
+        table.add_row(name, str(rows))
+    console.print(table)
+    console.print(f"{extract.dirty} measurements spoilt (dirt.parquet); planted hazard: truth.parquet", soft_wrap=True)
+
+
 @config_app.command("show")
 def config_show(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
                 everything: Annotated[bool, typer.Option("--all", help="Every setting, its range.")] = False) -> None:

@@ -22,17 +22,13 @@ import numpy as np
 import polars as pl
 
 from configs.schema import Synthetic
-from contracts.features import STATIC, catalogue
+from contracts.features import catalogue
 from ehr.attrition import Step
-from ehr.sources.physiology import AGE_CENTRE, AGE_SCALE, AGE_WEIGHT, BASELINES, PROCESSES, measured_signs
+from ehr.sources.hazard import intercept, planted_truth, score_parts, severities, sigmoid
+from ehr.sources.physiology import AGE_CENTRE, AGE_SCALE, BASELINES, PROCESSES, measured_signs
 from ehr.sources.source import Source, checked, opaque_ids
 
 LONGEST = 12
-ACTIVE = 2
-# Share of the stay's illness in a severity, the rest is the process's own: the processes of a stay worsen together.
-SHARED = 0.7
-# The truth leaves out what moves the logit by less than this.
-SMALLEST_EFFECT = 0.25
 _EPOCH = np.datetime64("2150-01-01T00:00:00", "s")
 _FIRST_COURSE = 0.25
 
@@ -70,7 +66,7 @@ def generate(section: Synthetic, seed: int) -> Source:
     stays = _draw_stays(section.stays, seed, rng)
     effects = _effects(stays, section.strength, features.tokens)
     logit = effects.sum(axis=1)
-    label = rng.random(section.stays) < _sigmoid(logit + _intercept(logit, section.mortality))
+    label = rng.random(section.stays) < sigmoid(logit + intercept(logit, section.mortality))
     rows = _draw_rows(stays, rng)
     events = _events(stays, rows, section.missing, rng)
     records = pl.DataFrame({"stay_id": stays.ids.gather(rows.stay), "time": rows.time.astype("datetime64[us]")})
@@ -80,47 +76,25 @@ def generate(section: Synthetic, seed: int) -> Source:
         attrition=(Step("stay generated", "stays", section.stays, 0, section.stays),
                    Step("daily measurement left out as missing", "values", cells - events.height, cells - events.height,
                         events.height)),
-        truth=_truth(stays, effects, features.tokens)), features)
+        truth=planted_truth(stays.ids, effects, features.tokens)), features)
 
 
 def _draw_stays(count: int, seed: int, rng: np.random.Generator) -> _Stays:
     days = 1 + rng.binomial(LONGEST - 1, rng.beta(1.5, 2.2, count))
-    illness = rng.normal(size=(count, 1))
-    own = rng.normal(size=(count, len(PROCESSES)))
-    severity = np.maximum(0.0, 1.0 + SHARED * illness + np.sqrt(1 - SHARED**2) * own)
-    # The processes of a stay are those with the smallest of P uniform draws.
-    order = rng.random((count, len(PROCESSES))).argsort(axis=1).argsort(axis=1)
+    severity = severities(count, rng)
     keys = range(count)
     return _Stays(
         ids=pl.Series("stay_id", opaque_ids(f"synthetic-{seed}-stay", keys)),
         patients=pl.Series("patient_id", opaque_ids(f"synthetic-{seed}-patient", keys)),
         days=days, first_day=_EPOCH + rng.integers(0, 3650, count).astype("timedelta64[D]"),
         age=np.round(np.clip(rng.normal(AGE_CENTRE, AGE_SCALE, count), 18, 95)), male=rng.random(count) < 0.56,
-        severity=np.where(order < ACTIVE, severity, 0.0))
+        severity=severity)
 
 
 def _effects(stays: _Stays, strength: float, tokens: tuple[str, ...]) -> np.ndarray:
     """Parts of strength * score / sd(score): (N, F+1), the static token last."""
-    place = {name: index for index, name in enumerate(tokens)}
-    parts = np.zeros((stays.age.size, len(tokens)))
-    for index, process in enumerate(PROCESSES):
-        for name, weight in process.weights.items():
-            parts[:, place[name]] += weight * stays.severity[:, index]
-    parts[:, place[STATIC]] = AGE_WEIGHT * (stays.age - AGE_CENTRE) / AGE_SCALE
+    parts = score_parts(stays.age, stays.severity, tokens)
     return parts * (strength / parts.sum(axis=1).std())
-
-
-def _intercept(logit: np.ndarray, mortality: float) -> float:
-    """b with mean(sigmoid(logit + b)) = mortality, by bisection."""
-    low, high = -np.abs(logit).max() - 20.0, np.abs(logit).max() + 20.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _sigmoid(logit + middle).mean() < mortality else (low, middle)
-    return float((low + high) / 2)
-
-
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(logit, -500, 500)))
 
 
 def _draw_rows(stays: _Stays, rng: np.random.Generator) -> _Rows:
@@ -163,18 +137,3 @@ def _stay_frame(stays: _Stays, label: np.ndarray, rng: np.random.Generator) -> p
         "sex": pl.Series(np.where(stays.male, "male", "female")),
         "admitted_at": (stays.first_day + before).astype("datetime64[us]"),
         "discharged_at": (last_day + after).astype("datetime64[us]"), "label": label.astype(np.int8)}).sort("stay_id")
-
-
-def _truth(stays: _Stays, effects: np.ndarray, tokens: tuple[str, ...]) -> pl.DataFrame:
-    """stay_id, feature, effect (log-odds), rank (1 = largest absolute effect).
-
-    Effects of SMALLEST_EFFECT and more, and each stay's largest whatever its size; nothing where all effects are zero.
-    """
-    stay, token = np.divmod(np.arange(effects.size), len(tokens))
-    parts = pl.DataFrame({"stay_id": stays.ids.gather(stay), "feature": pl.Series(tokens).gather(token),
-                          "effect": effects.ravel(), "token": token})
-    size = pl.col("effect").abs()
-    ranked = parts.filter(size > 0).sort("stay_id", size, "token", descending=[False, True, False])
-    ranked = ranked.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("stay_id").alias("rank"))
-    salient = ranked.filter((size >= SMALLEST_EFFECT) | (pl.col("rank") == 1))
-    return salient.select("stay_id", "feature", "effect", "rank")

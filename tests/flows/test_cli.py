@@ -14,7 +14,7 @@ from support.tiny_study import eag_rl, last_json
 def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
     for name in ("run", "cohort", "expert", "trees", "policy", "report", "lineage", "predict", "data", "config",
-                 "doctor", "ui"):
+                 "doctor", "ui", "synthesize"):
         assert name in text
 
 
@@ -39,6 +39,16 @@ def test_config_show_prints_what_overrides_made_of_it() -> None:
 def test_lineage_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
     done = eag_rl("lineage", "report", "--set", f"paths.workspace={tmp_path}", check=False)
     assert done.returncode == 2 and "no artifact 'report'" in done.stderr
+
+
+def test_synthesize_writes_an_extract_once_and_refuses_to_write_over_it(tmp_path: Path) -> None:
+    wanted = ("synthesize", "--layout", "mimic-iv-2.2", "--stays", "3", "--rows-per-stay", "600", "--dirty", "0.1",
+              "--format", "csv", "--out", str(tmp_path / "x"))
+    counts = last_json(eag_rl(*wanted, "--json"))
+    assert counts["rows"]["icu/icustays"] == 3 and counts["dirty"] > 0
+    assert (tmp_path / "x" / "icu" / "chartevents.csv").is_file() and (tmp_path / "x" / "SHA256SUMS.txt").is_file()
+    again = eag_rl(*wanted, check=False)
+    assert again.returncode == 2 and "not empty" in again.stderr and "Traceback" not in again.stderr
 
 
 @pytest.mark.smoke
