@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,3 +78,20 @@ def test_differences_are_said_in_words() -> None:
 
 def test_nested_settings_become_dotted_names() -> None:
     assert flatten({"a": {"b": {"c": 1}}, "d": [1]}) == {"a.b.c": 1, "d": [1]}
+
+
+def test_looking_at_code_imports_nothing() -> None:
+    told = subprocess.run([sys.executable, "-c", "import sys\nfrom lineage.fingerprint import code_digests\n"
+                           "assert 'models.policy.entropy_clip' in code_digests(['models.policy.grpo'])\n"
+                           "print(sorted({'torch', 'trl', 'vllm', 'models'} & set(sys.modules)))"],
+                          capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[2])
+    assert told.stdout.strip() == "[]"
+
+
+def test_every_data_file_of_a_room_belongs_to_a_module() -> None:
+    root = Path(__file__).resolve().parents[2]
+    owned = {path for module, pattern in fingerprint.DATA.items()
+             for path in root.joinpath(*module.split(".")[:-1]).glob(pattern)}
+    found = {path for room in fingerprint.ROOMS for suffix in ("yaml", "html", "json", "jinja")
+             for path in (root / room).rglob(f"*.{suffix}")}
+    assert found == owned
