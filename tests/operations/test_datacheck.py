@@ -54,7 +54,8 @@ def test_a_missing_column_fails_and_is_named(tmp_path: Path) -> None:
     assert found.status == "fail" and "'gender'" in found.found
 
 
-@pytest.mark.parametrize("content", [b"subject_id,gender\n", gzip.compress(b"subject_id,gender\n" * 999)[:-20], b""])
+@pytest.mark.parametrize("content", [b"subject_id,gender\n", gzip.compress(b"subject_id,gender\n" * 999)[:-20], b""],
+                         ids=["plain", "truncated", "empty"])
 def test_a_file_that_is_no_whole_gzip_fails(tmp_path: Path, content: bytes) -> None:
     table(tmp_path, "hosp/patients.csv.gz", "").write_bytes(content)
     found = by_name(check(tmp_path))["mimic-demo: hosp/patients.csv.gz"]
