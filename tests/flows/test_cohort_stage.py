@@ -72,10 +72,10 @@ def test_extra_files_do_not_hinder_reading(tmp_path: Path) -> None:
 
 
 def test_a_generated_extract_becomes_a_cohort_with_targets(tmp_path: Path) -> None:
-    extract = synthesize(tmp_path / "mimic-iv-3.1", "mimic-iv-3.1", 60, rows_per_stay=100)
-    config = Config(cohort=Section(source="mimic_iv", mimic_iv=MimicIv(window="first_hours", hours=24)))
+    extract = synthesize(tmp_path / "mimic-iv-3.1", "mimic-iv-3.1", 150, rows_per_stay=1)
+    section = Section(source="mimic_iv", outcome="readmission", mimic_iv=MimicIv(window="first_hours", hours=24))
     (tmp_path / "cohort").mkdir()
-    made = make(tmp_path / "cohort", config, extract.folder)
+    made = make(tmp_path / "cohort", Config(cohort=section), extract.folder)
     cohort = read(tmp_path / "cohort")
     assert cohort.targets is not None and "hosp/diagnoses_icd" in made.sources
     names = TARGETS.check(cohort.targets).group_by("name").len()
