@@ -8,6 +8,8 @@ model.
 - `visits`: one calendar day of one stay (at most 7 newest and one leading summary): stay_id, visit (0-based), day
   (elapsed days since the first visit of the stay), is_summary, then one Float64 column for each feature of the
   catalogue, in catalogue order. Null = not measured.
+- `targets`: one further outcome of one stay: stay_id, name ("remaining_days", "phenotype: Shock"), value; known only
+  after the stay, so it is never a feature.
 - `readings`: one token of one stay as the expert sees it: stay_id, risk, feature (or "Age & Sex"), attention (sums to 1
   within a stay), rank (1 = largest).
 - `trajectories`: one harvested line of reasoning: see TRAJECTORIES.
@@ -69,6 +71,7 @@ STAYS = Columns("stays", {"stay_id": pl.String, "patient_id": pl.String, "age": 
                           "split": pl.String}, ("stay_id",))
 VISITS = Columns("visits", {"stay_id": pl.String, "visit": pl.Int32, "day": pl.Float64, "is_summary": pl.Boolean},
                  ("stay_id", "visit"))
+TARGETS = Columns("targets", {"stay_id": pl.String, "name": pl.String, "value": pl.Float64}, ("stay_id", "name"))
 READINGS = Columns("readings", {"stay_id": pl.String, "risk": pl.Float64, "feature": pl.String,
                                 "attention": pl.Float64, "rank": pl.Int32}, ("stay_id", "feature"))
 TRAJECTORIES = Columns("trajectories", {

@@ -1,7 +1,7 @@
 """The cohort: source, split, visits, filled visits and training statistics of one study.
 
 In: a `configs.schema.Cohort`, the study's seed and the data folder. Out: a `Cohort`; `write` and `read` are those of
-`ehr.folder`.
+`ehr.folder`. Outcomes beside the label (`targets`) are passed on for the stays that are kept; nothing else reads them.
 """
 
 from __future__ import annotations
@@ -69,14 +69,13 @@ def prepare(source: Source, section: Section, seed: int) -> Cohort:
     stays = check_split(_with_split(stays, source, section))
     visits = window(days.join(stays, on="stay_id", how="semi"), features, section.max_days)
     filled = carried_forward(visits, features.names)
-    truth = source.truth
-    if truth is not None:
-        truth = truth.join(stays, on="stay_id", how="semi", maintain_order="left")
+    truth, targets = (frame.join(stays, on="stay_id", how="semi", maintain_order="left") if frame is not None else None
+                      for frame in (source.truth, source.targets))
     return Cohort(
         stays=COHORT_STAYS.check(stays), visits=visits, filled=filled,
         scaling=fit(filled, stays, features.names, section.clip_sd),
         attrition=(*source.attrition, *bounds, *removed, _window_step(stays, visits, section.max_days)),
-        meta=_meta(source, section, seed), truth=truth)
+        meta=_meta(source, section, seed), truth=truth, targets=targets)
 
 
 def counts(cohort: Cohort) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     scaling.json        {feature: {mean, sd, low, high}}, and "age"
     attrition.json      {"steps": [{rule, unit, found, dropped, kept}]}
     meta.json           source, catalogue, outcome, split, seeds, settings, features, files {name: sha256}
+    targets.parquet     contract TARGETS: outcomes beside the label, from sources that know some (MIMIC-IV)
     truth.parquet       generated cohorts only: stay_id, feature, effect, rank
 
 The same cohort gives the same bytes. meta.json is written last: a folder without it is unfinished.
@@ -22,7 +23,7 @@ import polars as pl
 
 from contracts.errors import ArtifactError, ContractError, StorageError
 from contracts.features import catalogue
-from contracts.frames import STAYS, Columns, check_visits
+from contracts.frames import STAYS, TARGETS, Columns, check_visits
 from ehr import attrition, scale
 from ehr.attrition import Step
 from ehr.scale import Moments
@@ -30,6 +31,7 @@ from ehr.sources.source import TRUTH
 from ehr.splits import check_split
 
 COHORT_STAYS = Columns("stays", {**STAYS.dtypes, "days": pl.Int32}, STAYS.key)
+_OPTIONAL = ("truth", "targets")
 _KEYS = ("source", "catalogue", "outcome", "split", "files", "features")
 
 
@@ -45,6 +47,7 @@ class Cohort:
         attrition: all that was met and dropped, from the file to the visits.
         meta: where it comes from (see the module's header).
         truth: stay_id, feature, effect, rank of the planted hazard; None for real patients.
+        targets: contract TARGETS, ordered by stay_id and name; None where the source knows none.
     """
 
     # No frame is printed: no patient's row reaches a log by way of a traceback.
@@ -55,6 +58,7 @@ class Cohort:
     attrition: tuple[Step, ...]
     meta: dict[str, Any]
     truth: pl.DataFrame | None = field(default=None, repr=False)
+    targets: pl.DataFrame | None = field(default=None, repr=False)
 
 
 def write(cohort: Cohort, folder: Path) -> Path:
@@ -64,11 +68,10 @@ def write(cohort: Cohort, folder: Path) -> Path:
         StorageError: the disk is full or the folder cannot be written.
     """
     frames = {"stays": cohort.stays, "visits": cohort.visits, "filled": cohort.filled}
-    if cohort.truth is not None:
-        frames["truth"] = cohort.truth
+    frames |= {name: frame for name in _OPTIONAL if (frame := getattr(cohort, name)) is not None}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("meta.json", "truth.parquet"):
+        for stale in ("meta.json", *(f"{name}.parquet" for name in _OPTIONAL)):
             (folder / stale).unlink(missing_ok=True)
         for name, frame in frames.items():
             frame.write_parquet(folder / f"{name}.parquet", compression="zstd", compression_level=3)
@@ -95,14 +98,16 @@ def read(folder: Path) -> Cohort:
         raise ContractError(f"{folder / 'meta.json'} lacks {lacking[0]!r}", f"it holds {', '.join(_KEYS)}",
                             "recompute the cohort")
     features = catalogue(meta["catalogue"]).names
-    truth = _read_frame(folder / "truth.parquet") if (folder / "truth.parquet").is_file() else None
+    truth, targets = (_read_frame(path) if (path := folder / f"{name}.parquet").is_file() else None
+                      for name in _OPTIONAL)
     return Cohort(
         stays=check_split(COHORT_STAYS.check(_read_frame(folder / "stays.parquet"))),
         visits=check_visits(_read_frame(folder / "visits.parquet"), features),
         filled=check_visits(_read_frame(folder / "filled.parquet"), features),
         scaling=scale.from_values(_read_json(folder / "scaling.json")),
         attrition=attrition.from_values(_read_json(folder / "attrition.json").get("steps", [])),
-        meta=meta, truth=TRUTH.check(truth) if truth is not None else None)
+        meta=meta, truth=TRUTH.check(truth) if truth is not None else None,
+        targets=TARGETS.check(targets) if targets is not None else None)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

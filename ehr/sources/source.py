@@ -6,6 +6,9 @@ its calendar day still counts as a visit (the paper's visit counts come out only
 Duplicates: an event that repeats in all four columns is one event and refused here, so a reader drops it and counts it;
 two different values of one feature at one moment are two measurements (numeric: both enter the day's mean; ordinal: the
 larger value counts as the later one).
+
+Targets (`Source.targets`) are outcomes beside the label, e.g. the remaining length of the stay. They are known only
+afterwards: they travel beside stays and events and never become a feature.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import polars as pl
 
 from contracts.errors import ContractError, DataError
 from contracts.features import Catalogue
-from contracts.frames import EVENTS, STAYS, Columns
+from contracts.frames import EVENTS, STAYS, TARGETS, Columns
 from ehr.attrition import Step
 
 RECORDS = Columns("records", {"stay_id": pl.String, "time": pl.Datetime("us")}, ("stay_id", "time"))
@@ -47,6 +50,8 @@ class Source:
             `events` are empty then.
         quarantine: table, key, reason, text of rows set aside.
         version: of the extract, "" where there are none.
+        targets: contract TARGETS: further outcomes of these stays (a stay may lack some); None from sources that know
+            none.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Source:
     days: pl.DataFrame | None = field(default=None, repr=False)
     quarantine: pl.DataFrame | None = field(default=None, repr=False)
     version: str = ""
+    targets: pl.DataFrame | None = field(default=None, repr=False)
 
 
 def opaque_ids(kind: str, keys: Iterable[object]) -> list[str]:
@@ -81,6 +87,8 @@ def checked(source: Source, catalogue: Catalogue) -> Source:
     _check_large(EVENTS, source.events)
     if source.truth is not None:
         TRUTH.check(source.truth)
+    if source.targets is not None:
+        TARGETS.check(source.targets)
     _check_members(source, catalogue)
     _check_labels(source)
     return source
@@ -101,12 +109,13 @@ def _check_members(source: Source, catalogue: Catalogue) -> None:
                         f"features of catalogue {catalogue.name}: {', '.join(catalogue.names)}",
                         "add it to the catalogue, or drop it in the reader")
     frames = (("records", source.records), ("events", source.events),
-              *([] if source.days is None else [("days", source.days)]))
+              *((name, frame) for name, frame in (("days", source.days), ("targets", source.targets))
+                if frame is not None))
     for name, frame in frames:
         strangers = frame.select("stay_id").unique().join(source.stays, on="stay_id", how="anti").height
         if strangers:
             raise ContractError(f"{source.name}: {name} of {strangers} stays that `stays` does not hold",
-                                "each record and event belongs to a stay", "correct the reader of this source")
+                                "each record, event and target belongs to a stay", "correct the reader of this source")
 
 
 def _check_labels(source: Source) -> None:

@@ -166,3 +166,17 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_finished_folder(cohort: Co
 def test_writing_again_leaves_no_truth_of_an_older_cohort(cohort: Cohort, tmp_path: Path) -> None:
     write(cohort, tmp_path)
     assert read(write(replace(cohort, truth=None), tmp_path)).truth is None
+
+
+def test_writing_again_leaves_no_targets_of_an_older_cohort(cohort: Cohort, tmp_path: Path) -> None:
+    targets = cohort.stays.select("stay_id", pl.lit("remaining_days").alias("name"), pl.lit(1.5).alias("value"))
+    again = read(write(replace(cohort, targets=targets), tmp_path))
+    assert again.targets is not None and again.targets.equals(targets)
+    assert read(write(cohort, tmp_path)).targets is None
+
+
+def test_targets_that_break_their_contract_are_refused(cohort: Cohort, tmp_path: Path) -> None:
+    twice = cohort.stays.select("stay_id", pl.lit("remaining_days").alias("name"), pl.lit(1.5).alias("value"))
+    write(replace(cohort, targets=pl.concat([twice, twice])), tmp_path)
+    with pytest.raises(ContractError, match="targets repeats 60 keys"):
+        read(tmp_path)

@@ -12,10 +12,12 @@ import pytest
 
 import tasks.cohort
 from configs.schema import Cohort as Section
-from configs.schema import Config, Synthetic
+from configs.schema import Config, MimicIv, Synthetic
 from contracts.errors import DataError
+from contracts.frames import TARGETS
 from ehr import table_one, validity
 from ehr.cohort import Cohort, prepare, read
+from ehr.extracts.write import synthesize
 from ehr.folder import write
 from lineage.fingerprint import code_digests
 from tasks.stage import Made, Work
@@ -23,9 +25,9 @@ from tasks.stage import Made, Work
 CONFIG = Config(cohort=Section(synthetic=Synthetic(stays=60)))
 
 
-def make(folder: Path, config: Config = CONFIG) -> Made:
+def make(folder: Path, config: Config = CONFIG, data: Path | None = None) -> Made:
     """Runs the stage's function alone, without Prefect and MLflow."""
-    session = cast(Any, SimpleNamespace(config=config, data=None))
+    session = cast(Any, SimpleNamespace(config=config, data=data, workspace=folder.parent))
     return tasks.cohort.cohort.make(Work("cohort", session, {}, {}, folder, folder, "run"))
 
 
@@ -67,3 +69,21 @@ def test_extra_files_do_not_hinder_reading(tmp_path: Path) -> None:
     make(tmp_path)
     again = read(tmp_path)
     assert read(write(again, tmp_path / "copy")).stays.equals(again.stays)
+
+
+def test_a_generated_extract_becomes_a_cohort_with_targets(tmp_path: Path) -> None:
+    extract = synthesize(tmp_path / "mimic-iv-3.1", "mimic-iv-3.1", 150, rows_per_stay=1)
+    section = Section(source="mimic_iv", outcome="readmission", mimic_iv=MimicIv(window="first_hours", hours=24))
+    (tmp_path / "cohort").mkdir()
+    made = make(tmp_path / "cohort", Config(cohort=section), extract.folder)
+    cohort = read(tmp_path / "cohort")
+    assert cohort.targets is not None and "hosp/diagnoses_icd" in made.sources
+    names = TARGETS.check(cohort.targets).group_by("name").len()
+    assert names.height == 26 and set(names["len"]) == {cohort.stays.height}
+    assert cohort.targets["value"].min() == 0.0 and cohort.targets.equals(cohort.targets.sort("stay_id", "name"))
+    assert any("of no phenotype" in step.rule for step in cohort.attrition)
+
+
+def test_a_generated_cohort_has_no_targets(tmp_path: Path) -> None:
+    make(tmp_path)
+    assert read(tmp_path).targets is None and not (tmp_path / "targets.parquet").exists()

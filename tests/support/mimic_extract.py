@@ -15,6 +15,8 @@ COLUMNS = {
     "hosp/labevents": "labevent_id,subject_id,hadm_id,specimen_id,itemid,order_provider_id,charttime,storetime,value,"
                       "valuenum,valueuom,ref_range_lower,ref_range_upper,flag,priority,comments",
 }
+# Tables that an extract may lack; they are written where `tables` names them.
+OPTIONAL_COLUMNS = {"hosp/diagnoses_icd": "subject_id,hadm_id,seq_num,icd_code,icd_version"}
 ROWS: dict[str, list[str]] = {
     "hosp/patients": ["11,F,60,2150,2011 - 2013,", "12,M,70,2160,2014 - 2016,2160-02-03"],
     "hosp/admissions": ["11,21,2150-01-01 00:00:00,2150-01-10 12:00:00,,0",
@@ -43,7 +45,7 @@ def write_extract(folder: Path, tables: Mapping[str, Sequence[str]] | None = Non
         end: of lines. start: bytes before the header (a byte-order mark).
     """
     for name, rows in {**ROWS, **(tables or {})}.items():
-        head = {**COLUMNS, **(columns or {})}[name]
+        head = {**COLUMNS, **OPTIONAL_COLUMNS, **(columns or {})}[name]
         text = start + end.join([head, *rows, ""]).encode()
         path = folder / f"{name}.csv{'.gz' if packed else ''}"
         path.parent.mkdir(parents=True, exist_ok=True)

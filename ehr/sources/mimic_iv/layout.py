@@ -1,7 +1,7 @@
 """A PhysioNet folder: which tables it holds, as what files, of which version.
 
-In: a folder. Out: an `Extract`. Versions 2.0 to 3.1 are known. What the folder says of its version (its name, README or
-SHA256SUMS) must agree with what its columns and years show.
+In: a folder. Out: an `Extract`; tables of OPTIONAL may be absent from it. Versions 2.0 to 3.1 are known. What the
+folder says of its version (its name, README or SHA256SUMS) must agree with what its columns and years show.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "icu/chartevents": ("subject_id", "hadm_id", "stay_id", "charttime", "itemid", "value", "valuenum", "valueuom"),
     "hosp/labevents": ("subject_id", "hadm_id", "itemid", "charttime", "value", "valuenum", "valueuom"),
 }
+# Read where they are there.
+OPTIONAL: dict[str, tuple[str, ...]] = {"hosp/diagnoses_icd": ("subject_id", "hadm_id", "icd_code", "icd_version")}
 KNOWN: dict[str, tuple[str, ...]] = {
     "hosp/patients": NEEDED["hosp/patients"],
     "hosp/admissions": (*NEEDED["hosp/admissions"], "admission_type", "admit_provider_id", "admission_location",
@@ -33,6 +35,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "icu/chartevents": (*NEEDED["icu/chartevents"], "caregiver_id", "storetime", "warning"),
     "hosp/labevents": (*NEEDED["hosp/labevents"], "labevent_id", "specimen_id", "order_provider_id", "storetime",
                        "ref_range_lower", "ref_range_upper", "flag", "priority", "comments"),
+    "hosp/diagnoses_icd": (*OPTIONAL["hosp/diagnoses_icd"], "seq_num"),
 }
 VERSIONS = ("2.0", "2.1", "2.2", "3.0", "3.1")
 _DECLARED = re.compile(r"mimic[-_ ]?iv[^\n]{0,60}?[-_ v](\d+\.\d+)", re.IGNORECASE)
@@ -73,7 +76,8 @@ def open_extract(folder: Path | None, allow_extra: bool = False) -> Extract:
         DataError: a column is missing or unknown, a table is there twice, or the version is unknown or contradictory.
     """
     root = _root(folder)
-    tables = {name: _table(root, name, allow_extra) for name in NEEDED}
+    names = [*NEEDED, *(name for name in OPTIONAL if any((root / f"{name}.{kind}").is_file() for kind in FORMATS))]
+    tables = {name: _table(root, name, allow_extra) for name in names}
     return Extract(root, _version(root, tables), tables)
 
 
@@ -134,11 +138,12 @@ def check_columns(name: str, path: Path, columns: Sequence[str], allow_extra: bo
     if len(columns) == 1 and re.search(r"[;\t|]", columns[0]):
         raise DataError(f"{path.name}: its header is one column {columns[0][:60]!r}", "columns are separated by commas",
                         "export the table with commas")
-    missing = [column for column in NEEDED[name] if column not in columns]
+    read = {**NEEDED, **OPTIONAL}[name]
+    missing = [column for column in read if column not in columns]
     extra = [column for column in columns if column not in KNOWN[name]]
     if missing:
         renamed = f"; unknown columns: {', '.join(extra)}" if extra else ""
-        raise DataError(f"{path.name} has no column {missing[0]!r}{renamed}", f"{name} has {', '.join(NEEDED[name])}",
+        raise DataError(f"{path.name} has no column {missing[0]!r}{renamed}", f"{name} has {', '.join(read)}",
                         "name the column as PhysioNet does")
     repeated = sorted({column for column in columns if columns.count(column) > 1})
     if repeated:

@@ -1,7 +1,7 @@
 """MIMIC-IV as a `Source`: stays with labels, daily records of the 17 features, and what every rule dropped.
 
-In: a PhysioNet folder, the section `cohort` and a cache. Out: a `Source` that holds `days` instead of events, and the
-rows set aside. Needs no more memory for a hundred million rows than for one.
+In: a PhysioNet folder, the section `cohort` and a cache. Out: a `Source` that holds `days` instead of events, further
+outcomes as `targets`, and the rows set aside. Needs no more memory for a hundred million rows than for one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ehr.sources.mimic_iv.days import daily_records
 from ehr.sources.mimic_iv.ingest import ingest
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.mimic_iv.stays import Stays, read_stays
+from ehr.sources.mimic_iv.targets import read_targets
 from ehr.sources.source import Source, opaque_ids
 
 EVENTS = ("icu/chartevents", "hosp/labevents")
@@ -55,12 +56,14 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
     ids = dict(zip(read.stays["stay"], stays["stay_id"], strict=True))
     named = pl.col("stay").replace_strict(ids, return_dtype=pl.String).alias("stay_id")
     days = daily.days.with_columns(named).drop("stay")
+    outcomes = read_targets(extract, read.stays, daily.days.select("stay", "date"), ours)
+    targets = outcomes.rows.select(named, "name", "value").sort("stay_id", "name")
     tables = [step for folder, name in zip(folders, EVENTS, strict=True) for step in _table_steps(folder, name)]
     return Source(
         name="mimic_iv", catalogue="mimic_iv", stays=stays.sort("stay_id"), days=days.sort("stay_id", "date"),
-        attrition=(*read.steps, *tables, *daily.steps), files={extract.tables[name].path.name: checksums[name]
-                                                               for name in extract.tables},
-        quarantine=_quarantine(read, folders), version=extract.version)
+        attrition=(*read.steps, *tables, *daily.steps, *outcomes.steps),
+        files={extract.tables[name].path.name: checksums[name] for name in extract.tables},
+        quarantine=pl.concat([_quarantine(read, folders), outcomes.aside]), version=extract.version, targets=targets)
 
 
 def _windows(stays: pl.DataFrame, section: MimicIv) -> pl.DataFrame:
