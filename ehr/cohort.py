@@ -160,5 +160,6 @@ def _choices(source: Source, section: Section) -> dict[str, Any]:
         return {}
     chosen = section.mimic_iv
     hours = None if chosen.window == "whole" else chosen.hours
-    return {"version": source.version, "unit": chosen.unit, "window": chosen.window, "hours": hours,
-            "label_anchor": "discharge" if section.outcome == "readmission" else "admission"}
+    # What happens after the stay is counted from its discharge; death in hospital has no such anchor.
+    anchor = {"label_anchor": "discharge"} if section.outcome == "readmission" else {}
+    return {"version": source.version, "unit": chosen.unit, "window": chosen.window, "hours": hours, **anchor}

@@ -84,6 +84,14 @@ def test_a_generated_extract_becomes_a_cohort_with_targets(tmp_path: Path) -> No
     assert any("of no phenotype" in step.rule for step in cohort.attrition)
 
 
+def test_mortality_on_a_whole_extract_passes_every_check(tmp_path: Path) -> None:
+    extract = synthesize(tmp_path / "mimic-iv-3.1", "mimic-iv-3.1", 150, rows_per_stay=1, dirty=0.01)
+    (tmp_path / "cohort").mkdir()
+    made = make(tmp_path / "cohort", Config(cohort=Section(source="mimic_iv", min_visits=2)), extract.folder)
+    assert made.metrics["validity.errors"] == 0.0
+    assert (tmp_path / "cohort" / "quarantine.parquet").is_file()
+
+
 def test_a_generated_cohort_has_no_targets(tmp_path: Path) -> None:
     make(tmp_path)
     assert read(tmp_path).targets is None and not (tmp_path / "targets.parquet").exists()
