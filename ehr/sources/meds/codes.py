@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Lookup
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import polars as pl
 
@@ -66,7 +67,7 @@ def known_features(mapping: Mapping, digest: str) -> Known:
         return Known(features, fractions, sums, digest)
     borrowed = items()
     return Known(features, {**borrowed.fractions, **fractions}, {**borrowed.sums, **sums},
-                 f"{digest[:4]}{borrowed.digest[:4]}{digest[4:]}")
+                 sha256(f"{digest}{borrowed.digest}".encode()).hexdigest())
 
 
 def resolved(mapping: Mapping, counts: pl.DataFrame) -> Codes:

@@ -7,7 +7,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +36,21 @@ class Dataset:
     number: dict[str, str]
     texts: frozenset[str]
 
-    def scan(self) -> pl.LazyFrame:
-        """subject, time (us), code, number, text of all rows, lazily."""
-        return pl.concat([self._scan(name, path) for name, path in self.files.items()])
+    def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
+        """What a query makes of all rows (subject, time (us), code, number, text), streaming.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        rows = pl.concat([self._named(pl.scan_parquet(path), name) for name, path in self.files.items()])
+        try:
+            return query(rows).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{', '.join(self.files)}: {str(error).splitlines()[0][:200]}", "readable parquet files",
+                            "copy the files again") from error
 
     def batches(self) -> Iterator[pl.DataFrame]:
-        """The rows of `scan`, some hundred thousand at a time.
+        """All rows as `collect` sees them, some hundred thousand at a time.
 
         Raises:
             DataError: a file is damaged.
@@ -56,9 +65,6 @@ class Dataset:
                             yield self._named(rows.lazy(), name).collect()
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{name}: {error}", "a readable parquet file", "copy the file again") from error
-
-    def _scan(self, name: str, path: Path) -> pl.LazyFrame:
-        return self._named(pl.scan_parquet(path), name)
 
     def _named(self, rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
         text = pl.col("text_value").cast(pl.String) if name in self.texts else pl.lit(None, pl.String)

@@ -7,13 +7,13 @@ In: the name of a shipped mapping or a path. Out: a frozen `Mapping`. A rule nam
     regex: '^HR(//.*)?$'    codes in which this is found
 
 and may ask for a `text` (of text_value). The file holds, of such rules, `birth`, `death`, `sex: {female, male}`,
-`stays: {begin, end}`, `admissions: {begin, end, died}` (none: a stay is its own admission) and `features: {<feature>: {codes,
-units}}`. A rule of a feature besides says the unit of its values: `unit: mmol/L` for all of them, or in the code, after
-the prefix (`unit_follows: true`) or as the group `unit` of the regex. A unit that is not the catalogue's needs a line in
-`units: {mmol/L: [18.0156, 0]}` (value * factor + offset). Or the rule gives `factor` and `offset` itself. `texts:
-{slow: 1}` are values of coded texts, `value: 1` is that of an event that says it all by its code. `sums` and `fractions`
-are those of `ehr.sources.mimic_iv.items`; `items` takes all of it from there, by the groups `item` and `unit` of its
-regex.
+`stays: {begin, end}`, `admissions: {begin, end, died}` (none: a stay is its own admission) and
+`features: {<feature>: {codes, units}}`. A rule of a feature besides says the unit of its values: `unit: mmol/L` for all
+of them, or in the code, after the prefix (`unit_follows: true`) or as the group `unit` of the regex. A unit that is not
+the catalogue's (in any spelling of items.yaml) needs a line in `units: {mmol/L: [18.0156, 0]}` (value * factor +
+offset). Or the rule gives `factor` and `offset` itself. `texts: {slow: 1}` are values of coded texts, `value: 1` is
+that of an event that says it all by its code. `sums` and `fractions` are those of `ehr.sources.mimic_iv.items`; `items`
+takes all of it from there, by the groups `item` and `unit` of its regex.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 from configs.schema import Section
 from contracts.errors import ConfigError
 from contracts.features import catalogue
+from ehr.sources.mimic_iv.items import items
 
 _FOLDER = Path(__file__).parent
 _PAGE = "see the head of ehr/sources/meds/mapping.py and ehr/sources/meds/mimic_iv.yaml"
@@ -85,6 +86,8 @@ class FeatureRule(Rule):
             raise ValueError("a rule has a factor or a unit, not both")
         if self.text is not None:
             raise ValueError("a rule of a feature has `texts`, no `text`")
+        if len({text.strip().lower() for text in self.texts}) < len(self.texts):
+            raise ValueError("a text stands twice (case and blanks around it do not count)")
         return self
 
     @property
@@ -112,11 +115,13 @@ class FeatureRules(Section):
         """Factor and offset of the values of a code; None where nobody knows its unit."""
         if rule.factor is not None:
             return rule.factor, rule.offset
-        written = rule.unit_of(code)
-        if written is None or written.strip().lower() == ours.strip().lower():
+        said = rule.unit_of(code)
+        if said is None:
             return 1.0, 0.0
-        known = {name.strip().lower(): pair for name, pair in self.units.items()}
-        return known.get(written.strip().lower())
+        written, known = said.strip().lower(), {name.strip().lower(): pair for name, pair in self.units.items()}
+        if written in known:
+            return known[written]
+        return (1.0, 0.0) if written == ours.lower() or ours in items().spelt.get(written, ()) else None
 
 
 class Between(Section):

@@ -87,7 +87,8 @@ def values_of(rows: pl.DataFrame, codes: Codes) -> pl.DataFrame:
         rows: subject, time, code, number, text.
     """
     met = rows.join(codes.features, on="code", how="inner")
-    met = met.with_columns(pl.col("text").str.strip_chars().str.to_lowercase()).join(codes.texts, on=["code", "text"], how="left")
+    met = met.with_columns(pl.col("text").str.strip_chars().str.to_lowercase())
+    met = met.join(codes.texts, on=["code", "text"], how="left")
     number = pl.col("number") * pl.col("factor") + pl.col("offset")
     value = pl.coalesce("fixed", pl.when("coded").then("decoded").otherwise(number))
     time = pl.col("time").dt.epoch("s")

@@ -80,7 +80,7 @@ def read_meds(data: Path | None, section: Section, cache: Path, checksums: Mappi
 
 def _counts(dataset: Dataset) -> pl.DataFrame:
     """code, rows of all codes that occur."""
-    counts = dataset.scan().group_by("code").agg(pl.len().alias("rows")).collect(engine="streaming")
+    counts = dataset.collect(lambda every: every.group_by("code").agg(pl.len().alias("rows")))
     if not counts.height:
         raise DataError(f"{', '.join(dataset.files)}: no row", "a dataset has events", "copy the files again")
     return counts

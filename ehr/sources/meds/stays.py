@@ -5,8 +5,8 @@ In: the few events that begin or end a stay or admission, births, deaths and sex
 MEDS events bear no identifier of the stay, so times decide. A begin is paired with the next later end of its patient,
 unless the patient's next begin comes first. A stay belongs to the admission with which it has most time in common.
 Death in hospital: where ends of admissions say `died` anywhere in the data, they alone decide; else a death between
-the begin of the admission and its end, or at most `death_tolerance_hours` after it. (A death known by its date alone, at
-0:00, on the day of a discharge alive, counts as one in hospital by this second rule.)
+the begin of the admission and its end, or at most `death_tolerance_hours` after it. (A death known by its date alone,
+at 0:00, on the day of a discharge alive, counts as one in hospital by this second rule.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TABLE = "stays"
 def read_events(dataset: Dataset, codes: Codes) -> pl.DataFrame:
     """subject, time, role of all events that a role of the mapping asks for; repeats are dropped."""
     names = codes.roles["code"].unique().to_list()
-    rows = dataset.scan().filter(pl.col("code").is_in(names)).collect(engine="streaming")
+    rows = dataset.collect(lambda every: every.filter(pl.col("code").is_in(names)))
     text = pl.col("text").str.strip_chars().str.to_lowercase()
     met = rows.join(codes.roles, on="code").filter(pl.col("wanted").is_null() | text.eq(pl.col("wanted")))
     return met.filter(pl.col("subject").is_not_null()).select("subject", "time", "role").unique()
@@ -126,6 +126,6 @@ def _patients(events: pl.DataFrame, judge: Judge) -> pl.DataFrame:
 def _aged(stays: pl.DataFrame, oldest: float | None) -> pl.DataFrame:
     """Adds the age in whole years at the begin of the stay."""
     begin, birth = pl.col("intime").dt, pl.col("birth").dt
-    before = (begin.month() * 100 + begin.day()) < (birth.month() * 100 + birth.day())
+    before = (begin.month() < birth.month()) | ((begin.month() == birth.month()) & (begin.day() < birth.day()))
     age = (begin.year() - birth.year() - before.cast(pl.Int32)).cast(pl.Float64)
     return stays.with_columns((age if oldest is None else pl.min_horizontal(age, pl.lit(oldest))).alias("age"))
