@@ -166,5 +166,6 @@ def _choices(source: Source, section: Section) -> dict[str, Any]:
         return {}
     chosen = section.mimic_iv if source.name == "mimic_iv" else section.meds
     hours = None if chosen.window == "whole" else chosen.hours
-    return {"version": source.version, "unit": chosen.unit, "window": chosen.window, "hours": hours,
-            "label_anchor": "discharge" if section.outcome == "readmission" else "admission"}
+    # Death in hospital is no matter of time after some moment: it has no anchor.
+    anchor = {"label_anchor": "discharge"} if section.outcome == "readmission" else {}
+    return {"version": source.version, "unit": chosen.unit, "window": chosen.window, "hours": hours, **anchor}

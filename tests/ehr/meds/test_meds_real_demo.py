@@ -74,12 +74,13 @@ def test_days_are_the_same_to_the_last_digit(both):
     assert days(meds)["Capillary refill rate"].null_count() == count
 
 
-def test_the_shipped_configuration_makes_a_valid_cohort(cache):
-    section = load("mimic_demo_meds").cohort
+@pytest.mark.parametrize(("outcome", "anchor"), [("mortality", None), ("readmission", "discharge")])
+def test_the_shipped_configuration_makes_a_valid_cohort(cache, outcome, anchor):
+    section = load("mimic_demo_meds", [f"cohort.outcome={outcome}"]).cohort
     checksums = {name: digest(path) for name, path in source_files(MEDS, section).items()}
     source = read_source(section, 42, MEDS, cache, checksums)
     cohort = prepare(source, section, 42)
-    assert (cohort.meta["source"], cohort.meta["unit"], cohort.meta["label_anchor"]) == ("meds", "all", "admission")
+    assert (cohort.meta["source"], cohort.meta["unit"], cohort.meta.get("label_anchor")) == ("meds", "all", anchor)
     validity.require(validity.check(cohort, source))
 
 

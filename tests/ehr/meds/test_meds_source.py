@@ -213,14 +213,16 @@ def test_the_cohort_stage_knows_every_file_by_its_digest(tmp_path):
 def test_codes_of_mimic_iv_borrow_items_units_and_conversions(tmp_path):
     ours = {"Puls": "LAB//220045//bpm", "BZ|mmol/l": "LAB//50931//mmol/L", "BZ|mg/dL": "LAB//50931//UNK",
             "TEMP[°F]": "LAB//223761//°F", "TEMP[°C]": "LAB//223762//°C", "REKAP": "LAB//223951//UNK",
-            "Bemerkung": "LAB//51491//units", "BIRTH": "MEDS_BIRTH", "DEATH": "MEDS_DEATH", "ADM": "HOSPITAL_ADMISSION//X",
-            "DIS:home": "HOSPITAL_DISCHARGE//HOME", "DIS": "HOSPITAL_DISCHARGE", "DIS:other": "HOSPITAL_DISCHARGE//DIED"}
+            "Bemerkung": "LAB//51491//units", "BIRTH": "MEDS_BIRTH", "DEATH": "MEDS_DEATH",
+            "ADM": "HOSPITAL_ADMISSION//X", "DIS:home": "HOSPITAL_DISCHARGE//HOME", "DIS": "HOSPITAL_DISCHARGE",
+            "DIS:other": "HOSPITAL_DISCHARGE//DIED"}
     texts = {"Träge ": "Abnormal >3 Seconds", "prompt": "Normal <3 Seconds"}
     events = [(subject, time, f"GENDER//{text.upper()}" if code == "SEX" else ours.get(code, code).replace(
         "ITS:in", "ICU_ADMISSION//").replace("ITS:out", "ICU_DISCHARGE//"), number, texts.get(text, text))
         for subject, time, code, number, text in EVENTS]
     folder, section = write_dataset(tmp_path / "meds", events), Cohort(source="meds")
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in source_files(folder, section).items()}
+    files = source_files(folder, section)
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     source = read_meds(folder, section, tmp_path / "cache", digests)
     assert values(source, "Heart Rate") == [85.0, 70.0, 120.0]
     assert values(source, "Glucose") == [180.156, 100.0]
