@@ -27,13 +27,14 @@ import numpy as np  # noqa: E402
 import polars as pl  # noqa: E402
 
 from ehr.extracts.write import synthesize  # noqa: E402
-from ehr.sources.mimic_iv.days import daily_records  # noqa: E402
-from ehr.sources.mimic_iv.ingest import PARTS, ROW_GROUP, ingest  # noqa: E402
+from ehr.sources.days import daily_records  # noqa: E402
+from ehr.sources.mimic_iv.ingest import ingest  # noqa: E402
 from ehr.sources.mimic_iv.items import items  # noqa: E402
 from ehr.sources.mimic_iv.layout import open_extract  # noqa: E402
 from ehr.sources.mimic_iv.sieve import Sieve  # noqa: E402
 from ehr.sources.mimic_iv.source import EVENTS  # noqa: E402
 from ehr.sources.mimic_iv.stays import read_stays  # noqa: E402
+from ehr.sources.parts import PARTS, ROW_GROUP  # noqa: E402
 
 
 def windows(folder: Path) -> pl.DataFrame:
@@ -57,7 +58,7 @@ def cold(folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     folders, rows = parsed(folder, folder / ".cache")
     parsing = time.perf_counter() - began
-    days = daily_records(folders, windows(folder), folder / ".cache")
+    days = daily_records(folders, windows(folder), folder / ".cache", items())
     return figures(rows, began, days=days.days.height, parsing_seconds=round(parsing, 2))
 
 
@@ -67,7 +68,7 @@ def warm(folder: Path) -> dict[str, Any]:
         shutil.rmtree(stale)
     began = time.perf_counter()
     folders, rows = parsed(folder, folder / ".cache")
-    days = daily_records(folders, windows(folder), folder / ".cache")
+    days = daily_records(folders, windows(folder), folder / ".cache", items())
     return figures(rows, began, computed=days.computed, reused=days.reused)
 
 
@@ -89,7 +90,7 @@ def newer(folder: Path) -> dict[str, Any]:
     digest = pl.when(pl.col("subject").is_in(touched.implode())).then(pl.col("digest") ^ 1).otherwise("digest")
     patients.with_columns(digest).write_parquet(changed / "patients.parquet")
     began = time.perf_counter()
-    days = daily_records([changed, *folders[1:]], windows(folder), cache)
+    days = daily_records([changed, *folders[1:]], windows(folder), cache, items())
     return figures(rows, began, computed=days.computed, reused=days.reused)
 
 
@@ -139,7 +140,7 @@ def with_pandas(folder: Path) -> dict[str, Any]:
     wide = every.merge(wide.reset_index(), how="left", on=["stay", "date"]).sort_values(["stay", "date"])
     seconds = time.perf_counter() - began
     plain = pl.from_pandas(wide.set_axis(["stay", "date", *names], axis=1)).with_columns(pl.col(names).cast(pl.Float64))
-    ours = daily_records(parsed(folder, folder / ".cache")[0], windows(folder), folder / ".cache").days
+    ours = daily_records(parsed(folder, folder / ".cache")[0], windows(folder), folder / ".cache", items()).days
     plain = plain.with_columns(pl.col(names).fill_nan(None))
     equal = plain.select("stay", "date").equals(ours.select("stay", "date")) and plain.select(
         pl.col(names).is_null()).equals(ours.select(pl.col(names).is_null()))

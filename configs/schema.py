@@ -37,22 +37,35 @@ class Synthetic(Section):
     strength: float = Field(3.0, gt=0.0, le=20.0, description="Scale of the planted hazard's logit.")
 
 
-class MimicIv(Section):
-    """How stays and measurements are chosen from a MIMIC-IV extract."""
+class IcuStays(Section):
+    """How ICU stays and their measurements are chosen."""
 
     unit: Literal["all", "first", "last"] = Field("all", description="ICU stays used: all, or each patient's one.")
     window: Literal["whole", "first_hours", "before_outcome"] = Field(
         "whole", description="Measurements used: of the whole stay (the paper), of its first `hours`, or until `hours` "
                              "before death or discharge.")
     hours: float = Field(24.0, gt=0.0, le=8760.0, description="For the windows first_hours and before_outcome [h].")
-    allow_extra_columns: bool = Field(False, description="Pass over columns that no known version has.")
     quarantine_limit: Share = Field(0.01, description="Largest share of a table's rows of interest set aside.")
+
+
+class MimicIv(IcuStays):
+    """How stays and measurements are chosen from a MIMIC-IV extract."""
+
+    allow_extra_columns: bool = Field(False, description="Pass over columns that no known version has.")
+
+
+class Meds(IcuStays):
+    """How stays and measurements are chosen from a MEDS dataset."""
+
+    mapping: str = Field("mimic_iv", min_length=1, description="From codes to features and stays: `mimic_iv`, or a "
+                                                               "YAML file.")
 
 
 class Cohort(Section):
     """From hospital files to visits (method section 2)."""
 
-    source: Literal["synthetic", "tjh", "mimic_iv"] = Field("synthetic", description="Where the records come from.")
+    source: Literal["synthetic", "tjh", "mimic_iv", "meds"] = Field("synthetic",
+                                                                    description="Where the records come from.")
     outcome: Literal["mortality", "readmission"] = Field(
         "mortality", description="What is predicted: death in this admission, or an ICU entry within 30 days after it.")
     split: Literal["paper", "stratified", "pinned"] = Field(
@@ -67,11 +80,13 @@ class Cohort(Section):
     smallest_cell: Positive = Field(5, description="Smallest count of stays that Table 1 shows.")
     synthetic: Synthetic = Synthetic()
     mimic_iv: MimicIv = MimicIv()
+    meds: Meds = Meds()
 
     @model_validator(mode="after")
     def _outcome_exists(self) -> Cohort:
-        if self.outcome == "readmission" and self.source != "mimic_iv":
-            raise ValueError(f"outcome=readmission with source={self.source}: only mimic_iv knows later admissions")
+        if self.outcome == "readmission" and self.source not in ("mimic_iv", "meds"):
+            raise ValueError(f"outcome=readmission with source={self.source}: only mimic_iv and meds know later "
+                             "admissions")
         return self
 
 

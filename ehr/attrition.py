@@ -18,7 +18,7 @@ class Step:
 
     Attributes:
         rule: what was looked for and what was done about it, in words.
-        unit: what is counted: "columns", "rows", "values", "days", "patients" or "stays".
+        unit: what is counted: "columns", "rows", "values", "days", "patients", "stays" or "rules".
         found: units that the rule met.
         dropped: those of them that were removed; smaller than `found` where the rule only counts or corrects.
         kept: units left after the rule.

@@ -22,6 +22,7 @@ from ehr.attrition import Step
 from ehr.folder import COHORT_STAYS, Cohort, read, write
 from ehr.impute import carried_forward
 from ehr.scale import fit
+from ehr.sources.meds.source import read_meds
 from ehr.sources.mimic_iv.source import Report, read_mimic_iv
 from ehr.sources.source import Source, checked
 from ehr.sources.synthetic import generate
@@ -38,7 +39,8 @@ def read_source(section: Section, seed: int, data: Path | None, cache: Path = Pa
     Args:
         seed: of the generator; a source that reads files does not use it.
         data: folder of the real data, or the source's file itself; the generator needs none.
-        cache: where parsed tables of an extract are kept. checksums: table name to sha256, of the same.
+        cache: where parsed tables of an extract are kept. checksums: name of a table or file to sha256, of the
+            same.
         report: called with (table, bytes read, bytes in all).
 
     Raises:
@@ -49,6 +51,9 @@ def read_source(section: Section, seed: int, data: Path | None, cache: Path = Pa
                         with_paper_split=section.split == "paper")
     if section.source == "mimic_iv":
         return checked(read_mimic_iv(data, section, cache, checksums or {}, report), catalogue("mimic_iv"))
+    if section.source == "meds":
+        source = read_meds(data, section, cache, checksums or {}, report)
+        return checked(source, catalogue(source.catalogue))
     return generate(section.synthetic, seed)
 
 
@@ -155,10 +160,10 @@ def _meta(source: Source, section: Section, seed: int) -> dict[str, Any]:
 
 
 def _choices(source: Source, section: Section) -> dict[str, Any]:
-    """What was chosen of an extract; nothing for sources without choices."""
-    if source.name != "mimic_iv":
+    """What was chosen of an extract or dataset; nothing for sources without choices."""
+    if source.name not in ("mimic_iv", "meds"):
         return {}
-    chosen = section.mimic_iv
+    chosen = section.mimic_iv if source.name == "mimic_iv" else section.meds
     hours = None if chosen.window == "whole" else chosen.hours
     # What happens after the stay is counted from its discharge; death in hospital has no such anchor.
     anchor = {"label_anchor": "discharge"} if section.outcome == "readmission" else {}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
+from ehr.sources.meds.source import source_files
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.tjh_workbook import locate
 from lineage.artifact import file_digest, remembered_digest
@@ -21,8 +22,11 @@ def _source_files(session: Session) -> Mapping[str, str]:
     if source == "tjh":
         path = locate(session.data)
         return {path.name: file_digest(path)}
-    extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
     memo = session.workspace / "cache" / "digests.json"
+    if source == "meds":
+        found = source_files(session.data, session.config.cohort)
+        return {name: remembered_digest(path, memo) for name, path in found.items()}
+    extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
     return {name: remembered_digest(table.path, memo) for name, table in extract.tables.items()}
 
 

@@ -8,8 +8,8 @@ In: a `layout.Table` and its sha256. Out: a folder
     quarantine.parquet                      row (of the file, first data row 0), reason, text
     counts.json                             attrition steps and totals; written last
 
-A measurement is in the units of the catalogue; implausible values are still inside. Memory does not grow with the file:
-measurements are scattered to their part every `FLUSH` rows, and one part is sorted at a time.
+A measurement is in the units of the catalogue; implausible values are still inside. Memory does not grow with the file
+(`ehr.sources.parts`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,15 +29,14 @@ from ehr.sources.mimic_iv.blocks import Rows, blocks
 from ehr.sources.mimic_iv.items import Items, UnitTable, items
 from ehr.sources.mimic_iv.layout import Table
 from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
+from ehr.sources.parts import PARTS, Scatter, sort_part
 
 FORMAT = 1
-PARTS = 64
-FLUSH = 1 << 20
-ROW_GROUP = 4096
 # Rows of the quarantine that are kept with their text; all are counted.
 KEPT_QUARANTINE = 100_000
 _SCHEMA = pa.schema([("subject", pa.int64()), ("hadm", pa.int64()), ("stay", pa.int64()), ("time", pa.int64()),
                      ("feature", pa.int8()), ("value", pa.float64())])
+_ABSENT = {"hadm": int(NO_INTEGER), "stay": int(NO_INTEGER)}
 OnProgress = Callable[[int, int], None]
 
 
@@ -73,14 +71,9 @@ def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: 
     return folder
 
 
-def part_of(subject: np.ndarray) -> np.ndarray:
-    """The part of each patient: a mix of the bits of its number (splitmix64), the same on every machine."""
-    return (mix(subject.astype(np.uint64)) % np.uint64(PARTS)).astype(np.int16)
-
-
 def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_progress: OnProgress | None) -> None:
     size = table.path.stat().st_size
-    reader, scatter, quarantine = _Reader(known, name), _Scatter(out), _Quarantine(out)
+    reader, scatter, quarantine = _Reader(known, name), Scatter(out, _SCHEMA, _ABSENT), _Quarantine(out)
     with scatter:
         for rows in blocks(table, reader.units.numbers.tolist()):
             scatter.add(reader.take(rows, quarantine))
@@ -94,7 +87,7 @@ def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_p
                         f"data row {quarantine.first}",
                         f"at most a share of {limit:g} (cohort.mimic_iv.quarantine_limit)",
                         "correct the file; raise the limit only if these rows are known to be worthless")
-    patients = [_sort_part(out, part) for part in range(PARTS)]
+    patients = [sort_part(out, part, _ABSENT) for part in range(PARTS)]
     pq.write_table(pa.concat_tables(patients), out / "patients.parquet")
     counts = {**{key: int(value) for key, value in sorted(reader.counts.items())}, "quarantine": quarantine.total,
               "reasons": dict(quarantine.reasons), "kept": int(sum(part["rows"].to_numpy().sum() for part in patients))}
@@ -146,47 +139,6 @@ class _Reader:
         return values
 
 
-class _Scatter:
-    """Measurements collected and written to the raw file of their part every `FLUSH` rows."""
-
-    def __init__(self, out: Path) -> None:
-        self._out, self._waiting, self._size = out, [], 0  # type: Path, list[dict[str, np.ndarray]], int
-        self._writers: list[pa.RecordBatchFileWriter] = []
-
-    def __enter__(self) -> _Scatter:
-        options = pa.ipc.IpcWriteOptions(compression="lz4")
-        self._writers = [pa.ipc.new_file(str(_raw(self._out, part)), _SCHEMA, options=options) for part in range(PARTS)]
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            for writer in self._writers:
-                writer.close()
-
-    def add(self, columns: dict[str, np.ndarray]) -> None:
-        self._waiting.append(columns)
-        self._size += columns["subject"].size
-        if self._size >= FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._size:
-            return
-        columns = {name: np.concatenate([block[name] for block in self._waiting]) for name in _SCHEMA.names}
-        self._waiting, self._size = [], 0
-        parts = part_of(columns["subject"])
-        order = np.argsort(parts, kind="stable")
-        ends = np.searchsorted(parts[order], np.arange(PARTS + 1))
-        for part, (start, stop) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            if stop > start:
-                rows = order[start:stop]
-                self._writers[part].write_batch(pa.record_batch([_array(name, column[rows])
-                                                                 for name, column in columns.items()], schema=_SCHEMA))
-
-
 class _Quarantine:
     """Rows set aside, each with its reason; all are counted, the first hundred thousand kept."""
 
@@ -215,49 +167,3 @@ class _Quarantine:
         schema = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("text", pa.string())])
         rows = [dict(zip(schema.names, row, strict=True)) for row in self._rows]
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), self._out / "quarantine.parquet")
-
-
-def _sort_part(out: Path, part: int) -> pa.Table:
-    """Sorts one part for good; returns its patients (subject, part, rows, digest)."""
-    raw = _raw(out, part)
-    with pa.memory_map(str(raw)) as source:
-        rows = pa.ipc.open_file(source).read_all()
-        rows = rows.sort_by([(name, "ascending") for name in ("subject", "time", "feature", "value")])
-    pq.write_table(rows, out / f"part-{part:03d}.parquet", compression="zstd", row_group_size=ROW_GROUP,
-                   use_dictionary=["subject", "hadm", "stay"])
-    raw.unlink()
-    subject = rows["subject"].to_numpy()
-    subjects, starts, counts = np.unique(subject, return_index=True, return_counts=True)
-    digests = np.add.reduceat(_row_digests(rows), starts) if subject.size else np.empty(0, np.uint64)
-    return pa.table({"subject": subjects, "part": np.full(subjects.size, part, np.int16),
-                     "rows": counts.astype(np.int64), "digest": digests})
-
-
-def _row_digests(rows: pa.Table) -> np.ndarray:
-    """A 64-bit digest of each row; their sum is the patient's, so that the order of rows leaves no trace."""
-    mixed = np.zeros(rows.num_rows, np.uint64)
-    for name in _SCHEMA.names:
-        column = rows[name].fill_null(int(NO_INTEGER)) if rows[name].null_count else rows[name]
-        values = column.to_numpy()
-        bits = values.view(np.uint64) if values.dtype == np.float64 else values.astype(np.int64).view(np.uint64)
-        mixed = mix(mixed + bits)
-    return mixed
-
-
-def mix(bits: np.ndarray) -> np.ndarray:
-    """splitmix64 (Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        bits = bits + np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: np.ndarray = bits ^ (bits >> np.uint64(31))
-        return mixed
-
-
-def _array(name: str, values: np.ndarray) -> pa.Array:
-    mask = values == NO_INTEGER if name in ("hadm", "stay") else None
-    return pa.array(values, type=_SCHEMA.field(name).type, mask=mask)
-
-
-def _raw(out: Path, part: int) -> Path:
-    return out / f"raw-{part:03d}.arrow"

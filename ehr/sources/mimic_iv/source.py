@@ -14,15 +14,16 @@ from pathlib import Path
 import polars as pl
 
 from configs.schema import Cohort as Section
-from configs.schema import MimicIv
 from contracts.errors import DataError
 from ehr.attrition import Step
-from ehr.sources.mimic_iv.days import daily_records
+from ehr.sources.days import daily_records
+from ehr.sources.icu_stays import Stays, contract_stays, windows_of
 from ehr.sources.mimic_iv.ingest import ingest
+from ehr.sources.mimic_iv.items import items
 from ehr.sources.mimic_iv.layout import open_extract
-from ehr.sources.mimic_iv.stays import Stays, read_stays
+from ehr.sources.mimic_iv.stays import read_stays
 from ehr.sources.mimic_iv.targets import read_targets
-from ehr.sources.source import Source, opaque_ids
+from ehr.sources.source import Source
 
 EVENTS = ("icu/chartevents", "hosp/labevents")
 Report = Callable[[str, int, int], None]
@@ -45,14 +46,14 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
     ours = section.mimic_iv
     extract = open_extract(data, ours.allow_extra_columns)
     read = read_stays(extract, section.outcome, ours.unit)
-    windows = _windows(read.stays, ours)
+    windows = windows_of(read.stays, ours)
     folders = [ingest(extract.tables[name], checksums[name], cache, ours.quarantine_limit, partial(report, name))
                for name in EVENTS]
-    daily = daily_records(folders, windows, cache)
+    daily = daily_records(folders, windows, cache, items())
     if not daily.days.height:
         raise DataError("no measurement lies inside any stay", "stays have measurements of the 17 features",
                         "are chartevents and icustays of the same extract? Look at its attrition")
-    stays = _stays(read.stays)
+    stays = contract_stays(read.stays, "mimic-iv")
     ids = dict(zip(read.stays["stay"], stays["stay_id"], strict=True))
     named = pl.col("stay").replace_strict(ids, return_dtype=pl.String).alias("stay_id")
     days = daily.days.with_columns(named).drop("stay")
@@ -64,25 +65,6 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
         attrition=(*read.steps, *tables, *daily.steps, *outcomes.steps),
         files={extract.tables[name].path.name: checksums[name] for name in extract.tables},
         quarantine=pl.concat([_quarantine(read, folders), outcomes.aside]), version=extract.version, targets=targets)
-
-
-def _windows(stays: pl.DataFrame, section: MimicIv) -> pl.DataFrame:
-    """stay, subject, begin, end [s]: when a measurement may be used."""
-    begin, end = pl.col("intime"), pl.col("outtime")
-    hours = pl.duration(hours=section.hours)
-    if section.window == "first_hours":
-        end = pl.min_horizontal(end, begin + hours)
-    elif section.window == "before_outcome":
-        end = pl.min_horizontal(end, pl.coalesce("deathtime", "dischtime") - hours)
-    return stays.select("stay", "subject", begin.dt.epoch("s").alias("begin"), end.dt.epoch("s").alias("end"))
-
-
-def _stays(stays: pl.DataFrame) -> pl.DataFrame:
-    """Contract STAYS without split; identifiers are opaque. A stay lasts from intime to outtime."""
-    return stays.select(
-        pl.Series("stay_id", opaque_ids("mimic-iv-stay", stays["stay"])),
-        pl.Series("patient_id", opaque_ids("mimic-iv-patient", stays["subject"])), "age", "sex",
-        pl.col("intime").alias("admitted_at"), pl.col("outtime").alias("discharged_at"), "label")
 
 
 def _table_steps(folder: Path, name: str) -> list[Step]:

@@ -276,7 +276,7 @@ def test_a_second_reading_takes_everything_from_the_cache(tmp_path, monkeypatch)
     folder = write_extract(tmp_path / "raw")
     first = read(folder, tmp_path / "cache")
     monkeypatch.setattr("ehr.sources.mimic_iv.ingest.blocks", lambda *_: pytest.fail("read again"))
-    monkeypatch.setattr("ehr.sources.mimic_iv.days.aggregate", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("ehr.sources.days.aggregate", lambda *_: pytest.fail("computed again"))
     again = read(folder, tmp_path / "cache")
     assert again.days.equals(first.days)
     assert again.attrition == first.attrition
@@ -287,7 +287,7 @@ def test_only_patients_that_changed_are_computed_again(tmp_path, monkeypatch):
     row = "12,23,33,,2160-02-02 09:00:00,,220045,150,150,bpm,0"
     newer = write_extract(tmp_path / "newer", with_rows("icu/chartevents", row))
     whole = read(newer, tmp_path / "other")
-    from ehr.sources.mimic_iv import days
+    from ehr.sources import days
 
     seen, real = [], days.aggregate
 

@@ -1,8 +1,8 @@
 """From measurements to calendar-day records, a part of the patients at a time; patients that did not change not again.
 
-In: the folders of `ingest` and the stays' windows. Out: `Days`: one row a calendar day of a stay with any measurement,
-and attrition. `<cache>/days-<items>` keeps both by part, with a digest of each patient's measurements and windows; a
-later call takes over the rows of every patient whose digest is the same.
+In: folders of parts (`ehr.sources.parts`) and the stays' windows. Out: `Days`: one row a calendar day of a stay with
+any measurement, and attrition. `<cache>/days-<rules>` keeps both by part, with a digest of each patient's measurements
+and windows; a later call takes over the rows of every patient whose digest is the same.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import numpy as np
 import polars as pl
 
 from contracts.errors import StorageError
-from contracts.features import Catalogue
 from ehr.aggregate import DIGITS
 from ehr.attrition import Step
-from ehr.sources.mimic_iv.aggregation import COUNTS, Windows, aggregate
-from ehr.sources.mimic_iv.ingest import PARTS, mix, part_of
-from ehr.sources.mimic_iv.items import items
+from ehr.sources.aggregation import COUNTS, Rules, Windows, aggregate
+from ehr.sources.parts import PARTS, mix, part_of
 
 FORMAT = 1
 
@@ -47,6 +45,7 @@ class Days:
 class _Work:
     """What all parts share."""
 
+    known: Rules
     folders: Sequence[Path]
     windows: pl.DataFrame
     digests: pl.DataFrame
@@ -55,27 +54,28 @@ class _Work:
     out: Path
 
 
-def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, workers: int = 2) -> Days:
+def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, known: Rules,
+                  workers: int = 2) -> Days:
     """Aggregates all measurements of the stays inside their windows.
 
     Args:
-        folders: of `ingest`.
+        folders: each with parts and `patients.parquet`.
         windows: stay, subject (Int64), begin, end (Int64, seconds since 1970, both included); one row a stay, no two of
             one patient overlap.
         cache: where the rows of finished patients lie.
+        known: what the features are.
         workers: parts worked on at once.
 
     Raises:
         StorageError: the disk is full or not writable.
     """
-    known = items()
     place = cache / f"days-{known.digest[:8]}-{FORMAT}"
     digests = _digests(folders, windows)
     draft = place.with_name(f".{place.name}.draft")
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        work = _Work(folders, windows, digests, place, _unchanged(place, digests), draft)
+        work = _Work(known, folders, windows, digests, place, _unchanged(place, digests), draft)
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(lambda part: _part(work, part), range(PARTS)))
         digests.write_parquet(draft / "patients.parquet")
@@ -89,7 +89,7 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, w
     days = pl.concat([days for days, _ in parts]).drop("subject").sort("stay", "date").with_columns(
         pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")
     totals = pl.concat([counts for _, counts in parts]).drop("subject").sum()
-    return Days(days.select("stay", "date", *names), _steps(totals.row(0, named=True), known.catalogue),
+    return Days(days.select("stay", "date", *names), _steps(totals.row(0, named=True), known),
                 digests.height - work.unchanged.len(), work.unchanged.len())
 
 
@@ -105,12 +105,13 @@ def _part(work: _Work, part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
             frames.append(old.filter(pl.col("subject").is_in(kept.implode())))
     if kept.len() < subjects.len():
         fresh = subjects if not kept.len() else subjects.filter(~subjects.is_in(kept.implode()))
-        known, measured = items(), [_measurements(folder, part, fresh, whole=not kept.len()) for folder in work.folders]
+        measured = [_measurements(folder, part, fresh, whole=not kept.len()) for folder in work.folders]
         windows = work.windows.filter(pl.col("subject").is_in(fresh.implode())).sort("subject", "begin")
-        new_days, new_counts = aggregate(measured, Windows.of(windows), known)
+        new_days, new_counts = aggregate(measured, Windows.of(windows), work.known)
         days.append(new_days)
         counts.append(new_counts)
-    whole_days, whole_counts = pl.concat(days or [_no_days()]), pl.concat(counts or [_no_counts()])
+    names = work.known.catalogue.names
+    whole_days, whole_counts = pl.concat(days or [_no_days(names)]), pl.concat(counts or [_no_counts(names)])
     whole_days.write_parquet(work.out / f"days-{part:03d}.parquet", compression="lz4")
     whole_counts.write_parquet(work.out / f"counts-{part:03d}.parquet", compression="lz4")
     return whole_days, whole_counts
@@ -125,13 +126,13 @@ def _measurements(folder: Path, part: int, subjects: pl.Series, *, whole: bool) 
     return pl.scan_parquet(path).select(columns).filter(pl.col("subject").is_in(subjects.to_list())).collect()
 
 
-def _no_days() -> pl.DataFrame:
+def _no_days(names: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(schema={"subject": pl.Int64, "stay": pl.Int64, "date": pl.Date,
-                                **dict.fromkeys(items().catalogue.names, pl.Float64)})
+                                **dict.fromkeys(names, pl.Float64)})
 
 
-def _no_counts() -> pl.DataFrame:
-    return pl.DataFrame(schema=dict.fromkeys(("subject", *COUNTS, *items().catalogue.names), pl.Int64))
+def _no_counts(names: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(schema=dict.fromkeys(("subject", *COUNTS, *names), pl.Int64))
 
 
 def _digests(folders: Sequence[Path], windows: pl.DataFrame) -> pl.DataFrame:
@@ -162,7 +163,7 @@ def _unchanged(place: Path, digests: pl.DataFrame) -> pl.Series:
     return digests.join(old, on=["subject", "digest"], how="semi")["subject"]
 
 
-def _steps(totals: dict[str, int], catalogue: Catalogue) -> tuple[Step, ...]:
+def _steps(totals: dict[str, int], known: Rules) -> tuple[Step, ...]:
     left = totals["measurements"]
     steps = [Step("measurement of a patient with a stay", "values", left, 0, left)]
     for name, rule in (("outside", "outside of all stays and windows"),
@@ -173,7 +174,7 @@ def _steps(totals: dict[str, int], catalogue: Catalogue) -> tuple[Step, ...]:
     steps.append(Step("Glasgow coma scale total: sum of its parts charted at one moment", "values", totals["summed"], 0,
                       left))
     steps.append(Step("inspired oxygen given as a fraction: taken as percent", "values", totals["fractions"], 0, left))
-    for item in catalogue:
+    for item in known.catalogue:
         if totals[item.name]:
             left -= totals[item.name]
             rule = f"{item.name} outside {item.low:g} to {item.high:g} {item.unit}".rstrip()

@@ -7,20 +7,40 @@ how many measurements each rule met, by patient. All of it works on whole column
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from contracts.features import Catalogue
-from ehr.sources.mimic_iv.ingest import mix
-from ehr.sources.mimic_iv.items import Items
+from ehr.sources.parts import mix
 
 COUNTS = ("measurements", "outside", "repeated", "summed", "fractions")
 _DAY = 86_400
 # Seconds since 1970 fit into 36 bits for the next two thousand years.
 _TIME_BITS = 36
+
+
+class Rules(Protocol):
+    """What a source knows of its features.
+
+    Attributes:
+        catalogue: whose features they are.
+        fractions: index of a feature to the range whose values are fractions of one.
+        sums: index of a feature to those of its parts.
+        digest: of all that turns rows of the source into measurements.
+    """
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+    @property
+    def fractions(self) -> Mapping[int, tuple[float, float]]: ...
+    @property
+    def sums(self) -> Mapping[int, tuple[int, ...]]: ...
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +78,7 @@ class _Events:
         return key
 
 
-def aggregate(measured: Sequence[pl.DataFrame], windows: Windows, items: Items) -> tuple[pl.DataFrame, pl.DataFrame]:
+def aggregate(measured: Sequence[pl.DataFrame], windows: Windows, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Daily records and counts.
 
     Args:
@@ -67,19 +87,19 @@ def aggregate(measured: Sequence[pl.DataFrame], windows: Windows, items: Items) 
     Returns:
         subject, stay, date and the F features; and subject, COUNTS and implausible values of each feature.
     """
-    tally = _Tally(windows, items.catalogue)
+    tally = _Tally(windows, rules.catalogue)
     events = _joined([_inside(frame, windows, tally) for frame in measured], tally)
-    for total, parts in items.sums.items():
+    for total, parts in rules.sums.items():
         events = _summed(events, total, parts, tally)
     value = events.value
-    for feature, (low, high) in items.fractions.items():
+    for feature, (low, high) in rules.fractions.items():
         fraction = (events.feature == feature) & (value >= low) & (value <= high)
         tally.add("fractions", events.window[fraction])
         value = np.where(fraction, value * 100.0, value)
-    lows, highs = (np.array([getattr(item, name) for item in items.catalogue]) for name in ("low", "high"))
+    lows, highs = (np.array([getattr(item, name) for item in rules.catalogue]) for name in ("low", "high"))
     holds = (value >= lows[events.feature]) & (value <= highs[events.feature])
     tally.implausible(events.where(~holds))
-    days = _days(events, value, holds, windows, items.catalogue)
+    days = _days(events, value, holds, windows, rules.catalogue)
     return days, tally.frame()
 
 
