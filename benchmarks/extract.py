@@ -113,7 +113,7 @@ def with_pandas(folder: Path) -> dict[str, Any]:
         frame["value_"] = frame["valuenum"] * [one[0] for one in both] + [one[1] for one in both]
         for feature, words in known.coded.items():
             coded = frame["feature"] == feature
-            frame.loc[coded, "value_"] = frame.loc[coded, "value"].str.strip().map(words)
+            frame.loc[coded, "value_"] = frame.loc[coded, "value"].str.strip().map(words).astype(float)
         frame["time"] = pd.to_datetime(frame["charttime"])
         tables.append(frame[["subject_id", "time", "feature", "value_"]].dropna())
     events = pd.concat(tables).rename(columns={"subject_id": "subject", "value_": "value"})
