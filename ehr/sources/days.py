@@ -7,7 +7,6 @@ and windows; a later call takes over the rows of every patient whose digest is t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from contracts.errors import StorageError
 from ehr.aggregate import DIGITS
 from ehr.attrition import Step
 from ehr.sources.aggregation import COUNTS, Rules, Windows, aggregate
+from ehr.sources.drafts import drafted
 from ehr.sources.parts import PARTS, mix, part_of
 
 FORMAT = 1
@@ -71,20 +70,11 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
     """
     place = cache / f"days-{known.digest[:8]}-{FORMAT}"
     digests = _digests(folders, windows)
-    draft = place.with_name(f".{place.name}.draft")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with drafted(place) as draft:
         work = _Work(known, folders, windows, digests, place, _unchanged(place, digests), draft)
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(lambda part: _part(work, part), range(PARTS)))
         digests.write_parquet(draft / "patients.parquet")
-        shutil.rmtree(place, ignore_errors=True)
-        draft.rename(place)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"cannot write {place}: {error}", "a writable folder with free space",
-                           "free space, or change paths.workspace") from error
     names = known.catalogue.names
     days = pl.concat([days for days, _ in parts]).drop("subject").sort("stay", "date").with_columns(
         pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")

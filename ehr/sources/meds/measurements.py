@@ -7,7 +7,6 @@ not grow with the dataset: it is read some hundred thousand rows at a time.
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.errors import DataError, StorageError
+from contracts.errors import DataError
 from ehr.attrition import Step
+from ehr.sources.drafts import drafted
 from ehr.sources.meds.codes import UNKNOWN_TEXT, UNKNOWN_UNIT, Codes
 from ehr.sources.meds.dataset import Dataset
 from ehr.sources.parts import PARTS, Scatter, sort_part
@@ -46,18 +46,8 @@ def measure(dataset: Dataset, codes: Codes, key: str, total: int, cache: Path, l
     folder = cache / f"meds-{key[:24]}-{FORMAT}"
     if (folder / "counts.json").is_file():
         return folder
-    draft = folder.with_name(f".{folder.name}.draft")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with drafted(folder) as draft:
         _write(dataset, codes, total, draft, limit, on_progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error}", "a writable folder with free space",
-                           "free space, or change paths.workspace") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from contracts.errors import DataError
 from ehr.sources.mimic_iv.layout import Table
-from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME, REASONS, Found, Sieve, digest
+from ehr.sources.mimic_iv.sieve import NO_INTEGER, NO_TIME, REASONS, Found, Sieve, digest
 
 BLOCK = 1 << 20
 # A row that is longer than this is a quote that was never closed.
@@ -220,6 +220,3 @@ def _from_arrow(rows: Any, place: np.ndarray, count: int, read: int) -> Rows:
     return Rows(numbers("itemid", pa.int64(), 0), subject, hadm, stay, seconds,
                 numbers("valuenum", pa.float64(), float("nan")), texts("value"), texts("valueuom"),
                 spellings.__getitem__, place, count, 0, [], read)
-
-
-__all__ = ["BLOCK", "EMPTY", "Rows", "blocks"]

@@ -15,7 +15,6 @@ A measurement is in the units of the catalogue; implausible values are still ins
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.errors import DataError, StorageError
+from contracts.errors import DataError
+from ehr.sources.drafts import drafted
 from ehr.sources.mimic_iv.blocks import Rows, blocks
 from ehr.sources.mimic_iv.items import Items, UnitTable, items
 from ehr.sources.mimic_iv.layout import Table
@@ -57,17 +57,8 @@ def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: 
     folder = cache / f"{name}-{checksum[:16]}-{known.digest[:8]}-{FORMAT}"
     if (folder / "counts.json").is_file():
         return folder
-    draft = folder.with_name(f".{folder.name}.draft")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    with drafted(folder) as draft:
         _ingest(table, name, known, draft, limit, on_progress)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise StorageError(f"cannot write {folder}: {error}", "a writable folder with free space",
-                           "free space, or change paths.workspace") from error
     return folder
 
 
