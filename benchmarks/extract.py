@@ -34,7 +34,7 @@ from ehr.sources.mimic_iv.layout import open_extract  # noqa: E402
 from ehr.sources.mimic_iv.sieve import Sieve  # noqa: E402
 from ehr.sources.mimic_iv.source import EVENTS  # noqa: E402
 from ehr.sources.mimic_iv.stays import read_stays  # noqa: E402
-from ehr.sources.parts import PARTS, ROW_GROUP  # noqa: E402
+from ehr.sources.parts import COLUMNS, PARTS, Scatter, sort_parts  # noqa: E402
 
 
 def windows(folder: Path) -> pl.DataFrame:
@@ -77,18 +77,15 @@ def newer(folder: Path) -> dict[str, Any]:
     cache, changed = folder / ".cache", folder / ".cache" / "newer"
     shutil.rmtree(changed, ignore_errors=True)
     folders, rows = parsed(folder, cache)
-    shutil.copytree(folders[0], changed)
-    patients = pl.read_parquet(changed / "patients.parquet")
-    touched = patients.filter(pl.int_range(pl.len()) % 100 == 0)["subject"]
-    for part in range(PARTS):
-        path = changed / f"part-{part:03d}.parquet"
-        frame = pl.read_parquet(path)
-        more = frame.filter(pl.col("subject").is_in(touched.implode())).unique("subject", keep="first")
-        more = more.with_columns(pl.col("value") + 1.0, pl.col("time") + 60)
-        pl.concat([frame, more]).sort("subject", "time", "feature", "value").write_parquet(
-            path, row_group_size=ROW_GROUP)
-    digest = pl.when(pl.col("subject").is_in(touched.implode())).then(pl.col("digest") ^ 1).otherwise("digest")
-    patients.with_columns(digest).write_parquet(changed / "patients.parquet")
+    touched = pl.read_parquet(folders[0] / "patients.parquet")["subject"].gather_every(100)
+    changed.mkdir()
+    with Scatter(changed) as scatter:
+        for part in range(PARTS):
+            frame = pl.read_parquet(folders[0] / f"part-{part:03d}.parquet")
+            more = frame.filter(pl.col("subject").is_in(touched.implode())).unique("subject", keep="first")
+            for rows_ in (frame, more.with_columns(pl.col("value") + 1.0, pl.col("time") + 60)):
+                scatter.add(*(rows_[name].to_numpy() for name in COLUMNS))
+    sort_parts(changed)
     began = time.perf_counter()
     days = daily_records([changed, *folders[1:]], windows(folder), cache, items())
     return figures(rows, began, computed=days.computed, reused=days.reused)

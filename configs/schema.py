@@ -250,7 +250,20 @@ class Paths(Section):
     """Where things lie."""
 
     workspace: str = Field(".eag-rl", min_length=1, description="Artifacts, caches, logs and databases.")
-    data: str | None = Field(None, description="Folder of the real data; none: the variable EAG_RL_DATA.")
+    data: str | None = Field(None, description="Folder of the real data (a MIMIC-IV extract: also an fsspec URL); "
+                                               "none: the variable EAG_RL_DATA.")
+
+
+class Partitions(Section):
+    """Who works on the parts of an extract, and where its parsed tables lie; the result is the same."""
+
+    engine: Literal["threads", "dask"] = Field("threads", description="Threads of this process, or Prefect tasks "
+                                                                      "on a Dask cluster's workers (extra `dask`).")
+    scheduler: str | None = Field(None, pattern=r"^(tcp|tls|ucx|ws|wss)://", description="Address of a running Dask "
+                                  "scheduler; none: a cluster of this machine, for the time of the stage.")
+    workers: int = Field(2, ge=1, le=1024, description="Processes of a cluster of this machine.")
+    cache: str | None = Field(None, min_length=1, description="Folder or fsspec URL (s3://bucket/folder) of the parsed "
+                                                              "tables, which all workers reach; none: the workspace.")
 
 
 class Config(Section):
@@ -266,6 +279,7 @@ class Config(Section):
     serving: Serving = Serving()
     evaluation: Evaluation = Evaluation()
     paths: Paths = Paths()
+    partitions: Partitions = Partitions()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:

@@ -22,6 +22,7 @@ from ehr.attrition import Step
 from ehr.folder import COHORT_STAYS, Cohort, read, write
 from ehr.impute import carried_forward
 from ehr.scale import fit
+from ehr.sources.days import Engine, threads
 from ehr.sources.meds.source import read_meds
 from ehr.sources.mimic_iv.source import Report, read_mimic_iv
 from ehr.sources.source import Source, checked
@@ -33,15 +34,17 @@ __all__ = ["Cohort", "counts", "prepare", "read", "read_source", "write"]
 
 
 def read_source(section: Section, seed: int, data: Path | None, cache: Path = Path(".eag-rl/cache"),
-                checksums: Mapping[str, str] | None = None, report: Report = lambda *_: None) -> Source:
+                checksums: Mapping[str, str] | None = None, report: Report = lambda *_: None, *,
+                parsed: Path | None = None, engine: Engine = threads) -> Source:
     """Reads the files of `section.source`, or generates its stays.
 
     Args:
         seed: of the generator; a source that reads files does not use it.
         data: folder of the real data, or the source's file itself; the generator needs none.
-        cache: where parsed tables of an extract are kept. checksums: name of a table or file to sha256, of the
+        cache: where daily records of an extract are kept. checksums: name of a table or file to sha256, of the
             same.
         report: called with (table, bytes read, bytes in all).
+        parsed: where its parsed tables are kept; none: in `cache`. engine: aggregates its parts.
 
     Raises:
         MissingFileError, DataError: the source's files are missing or not as they should be.
@@ -50,9 +53,10 @@ def read_source(section: Section, seed: int, data: Path | None, cache: Path = Pa
         return read_tjh(data, drop_after_discharge=section.drop_after_discharge,
                         with_paper_split=section.split == "paper")
     if section.source == "mimic_iv":
-        return checked(read_mimic_iv(data, section, cache, checksums or {}, report), catalogue("mimic_iv"))
+        extract = read_mimic_iv(data, section, cache, checksums or {}, report, parsed=parsed, engine=engine)
+        return checked(extract, catalogue("mimic_iv"))
     if section.source == "meds":
-        source = read_meds(data, section, cache, checksums or {}, report)
+        source = read_meds(data, section, cache, checksums or {}, report, parsed=parsed, engine=engine)
         return checked(source, catalogue(source.catalogue))
     return generate(section.synthetic, seed)
 

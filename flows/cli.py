@@ -249,9 +249,12 @@ def data_fetch(name: Annotated[str, typer.Argument(help="tjh or mimic-demo.")],
 @data_app.command("check")
 def data_check(folder: Path, as_json: AsJson = False) -> None:
     """Say which sources a folder holds and whether they are complete and unaltered."""
-    from operations.datacheck import check
+    from flows.check_data import check_data
+    from tasks.display import progress
 
-    _print_checks(check(folder), as_json)
+    with progress("data check") as advance:
+        found = check_data(folder, advance)
+    _print_checks(found, as_json)
 
 
 @app.command()

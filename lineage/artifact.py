@@ -50,25 +50,24 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remembered_digest(path: Path, memo: Path) -> str:
-    """sha256 of a large file; worked out again only where its place, size or time of change is another.
+def remembered_digest(path: Path, state: str, memo: Path) -> str:
+    """sha256 of a large file; worked out again only where its state is another.
 
     Args:
+        state: what is another once the file is (place, size, time of change).
         memo: JSON file that remembers.
     """
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     try:
         known = json.loads(memo.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    if key not in known:
-        known[key] = file_digest(path)
+    if state not in known:
+        known[state] = file_digest(path)
         memo.parent.mkdir(parents=True, exist_ok=True)
         aside = memo.with_name(f".{memo.name}.{os.getpid()}.tmp")
         aside.write_text(json.dumps(known, indent=1), encoding="utf-8")
         aside.replace(memo)
-    return str(known[key])
+    return str(known[state])
 
 
 def folder_digests(folder: Path, skip: Iterable[str] = ()) -> dict[str, str]:

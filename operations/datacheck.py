@@ -69,6 +69,16 @@ def find(source: PublicSource, folder: Path) -> Path | None:
     return None
 
 
+def is_demo(folder: Path) -> bool:
+    """Does a folder hold the MIMIC-IV demo: the published table of patients, or a folder of its name?"""
+    place = find(MIMIC_DEMO, folder)
+    if place is None:
+        return False
+    published = {file.path: file.sha256 for file in MIMIC_DEMO.files}["hosp/patients.csv.gz"]
+    patients = place / "hosp" / "patients.csv.gz"
+    return place.name == MIMIC_DEMO.folder or (patients.is_file() and sha256_of(patients) == published)
+
+
 def _tables(source: PublicSource) -> list[PublicFile]:
     return [file for file in source.files if file.path.endswith((".xlsx", ".csv.gz"))]
 

@@ -8,8 +8,10 @@ from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
 from ehr.sources.meds.source import source_files
 from ehr.sources.mimic_iv.layout import open_extract
+from ehr.sources.places import state_of
 from ehr.sources.tjh_workbook import locate
 from lineage.artifact import file_digest, remembered_digest
+from tasks.partitions import cache_of, engine_of
 from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
@@ -25,9 +27,9 @@ def _source_files(session: Session) -> Mapping[str, str]:
     memo = session.workspace / "cache" / "digests.json"
     if source == "meds":
         found = source_files(session.data, session.config.cohort)
-        return {name: remembered_digest(path, memo) for name, path in found.items()}
+        return {name: remembered_digest(path, state_of(path), memo) for name, path in found.items()}
     extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
-    return {name: remembered_digest(table.path, memo) for name, table in extract.tables.items()}
+    return {name: remembered_digest(table.path, state_of(table.path), memo) for name, table in extract.tables.items()}
 
 
 @stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)
@@ -37,7 +39,9 @@ def cohort(work: Work) -> Made:
     files = _source_files(work.session)
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
-                             lambda name, done, total: advance(done, total, name))
+                             lambda name, done, total: advance(done, total, name),
+                             parsed=cache_of(work.config.partitions, work.session.workspace),
+                             engine=engine_of(work.config.partitions))
     prepared = prepare(source, section, seed)
     findings = validity.check(prepared, source)
     validity.require(findings)

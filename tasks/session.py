@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.schema import Config
 from contracts.errors import MissingFileError
+from ehr.sources.places import is_local, place_of
 from lineage.store import Store
 
 if TYPE_CHECKING:
@@ -68,12 +69,16 @@ class Session:
         """The folder of real data: paths.data, else EAG_RL_DATA, else none.
 
         Raises:
-            MissingFileError: the folder named is not there.
+            MissingFileError: the folder named is not there, or not where this source can read it.
         """
         named = self.config.paths.data or os.environ.get("EAG_RL_DATA")
         if not named:
             return None
-        folder = Path(named).expanduser()
+        folder = place_of(named)
+        if not is_local(folder) and self.config.cohort.source != "mimic_iv":
+            source = self.config.cohort.source
+            raise MissingFileError(f"data folder {named}", f"cohort.source={source} reads a folder of this machine; "
+                                   "only mimic_iv also an fsspec URL", "copy the files here and name that folder")
         if not folder.exists():
             raise MissingFileError(f"data folder {folder} does not exist", "paths.data or EAG_RL_DATA names a folder",
                                    "correct the setting, or get the data with `eag-rl data fetch tjh`")

@@ -1,8 +1,8 @@
 """Measurements of some patients to daily records: window, repeats, sums, bounds, means (method, section 2).
 
-In: measurements of each table, by subject and time, and the windows of these patients' stays. Out: daily records, and
-how many measurements each rule met, by patient. All of it works on whole columns; a value is the mean of the day
-(numeric) or its last one (ordinal; of several at one moment the larger).
+In: measurements of each table, sorted, and the windows of these patients' stays. Out: daily records, and how many
+measurements each rule met, by patient. A value is the mean of the day (numeric) or its last one (ordinal; of several at
+one moment the larger). One compiled pass merges the tables patient by patient; it runs without the GIL.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+from numba import njit
 
 from contracts.features import Catalogue
-from ehr.sources.parts import mix
+from ehr.sources.parts import COLUMNS, Measurements, joined
 
 COUNTS = ("measurements", "outside", "repeated", "summed", "fractions")
+_MEASUREMENTS, _OUTSIDE, _REPEATED, _SUMMED, _FRACTIONS = range(len(COUNTS))
 _DAY = 86_400
-# Seconds since 1970 fit into 36 bits for the next two thousand years.
-_TIME_BITS = 36
 
 
 class Rules(Protocol):
@@ -45,167 +45,181 @@ class Rules(Protocol):
 
 @dataclass(frozen=True)
 class Windows:
-    """W stays, by subject and begin: vectors (W,); `subjects` (P,) are the distinct ones, `owner` (W,) their index."""
+    """W stays, by subject and begin: vectors (W,); `subjects` (P,) are the distinct ones, `first` (P + 1,) where the
+    windows of each begin."""
 
     stay: np.ndarray
     begin: np.ndarray
     end: np.ndarray
     subjects: np.ndarray
-    owner: np.ndarray
+    first: np.ndarray
 
     @staticmethod
     def of(frame: pl.DataFrame) -> Windows:
-        """From a frame with stay, subject, begin, end."""
-        subjects, owner = np.unique(frame["subject"].to_numpy(), return_inverse=True)
-        return Windows(frame["stay"].to_numpy(), frame["begin"].to_numpy(), frame["end"].to_numpy(), subjects, owner)
+        """From a frame with stay, subject, begin, end, sorted by subject and begin."""
+        subjects, first = np.unique(frame["subject"].to_numpy(), return_index=True)
+        return Windows(frame["stay"].to_numpy(), frame["begin"].to_numpy(), frame["end"].to_numpy(), subjects,
+                       np.append(first, frame.height))
 
 
 @dataclass(frozen=True)
-class _Events:
-    """E measurements inside windows: vectors (E,), by window and time."""
+class Daily:
+    """R stay-days of P patients.
 
-    window: np.ndarray
-    time: np.ndarray
-    feature: np.ndarray
-    value: np.ndarray
-
-    def where(self, chosen: np.ndarray) -> _Events:
-        return _Events(self.window[chosen], self.time[chosen], self.feature[chosen], self.value[chosen])
-
-    def moment(self) -> np.ndarray:
-        """(E,) one number for window and time."""
-        key: np.ndarray = (self.window << _TIME_BITS) + self.time
-        return key
-
-
-def aggregate(measured: Sequence[pl.DataFrame], windows: Windows, rules: Rules) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Daily records and counts.
-
-    Args:
-        measured: for each table subject, time [s], feature, value, sorted by all four; subjects are those of `windows`.
-
-    Returns:
-        subject, stay, date and the F features; and subject, COUNTS and implausible values of each feature.
+    Attributes:
+        subject, stay, day: (R,); day counts from 1970 on. values: (R, F), NaN = not measured that day.
+        subjects: (P,). counts: (P, C): COUNTS, then implausible values of each feature.
     """
-    tally = _Tally(windows, rules.catalogue)
-    events = _joined([_inside(frame, windows, tally) for frame in measured], tally)
-    for total, parts in rules.sums.items():
-        events = _summed(events, total, parts, tally)
-    value = events.value
-    for feature, (low, high) in rules.fractions.items():
-        fraction = (events.feature == feature) & (value >= low) & (value <= high)
-        tally.add("fractions", events.window[fraction])
-        value = np.where(fraction, value * 100.0, value)
-    lows, highs = (np.array([getattr(item, name) for item in rules.catalogue]) for name in ("low", "high"))
-    holds = (value >= lows[events.feature]) & (value <= highs[events.feature])
-    tally.implausible(events.where(~holds))
-    days = _days(events, value, holds, windows, rules.catalogue)
-    return days, tally.frame()
+
+    subject: np.ndarray
+    stay: np.ndarray
+    day: np.ndarray
+    values: np.ndarray
+    subjects: np.ndarray
+    counts: np.ndarray
 
 
-class _Tally:
-    """Counts by patient: (P, C) in the order of COUNTS and of the features."""
-
-    def __init__(self, windows: Windows, catalogue: Catalogue) -> None:
-        self._windows, self._names = windows, (*COUNTS, *catalogue.names)
-        self._counts = np.zeros((len(self._names), windows.subjects.size), np.int64)
-
-    def by_owner(self, name: str, owner: np.ndarray) -> None:
-        self._counts[self._names.index(name)] += np.bincount(owner, minlength=self._windows.subjects.size)
-
-    def add(self, name: str, window: np.ndarray) -> None:
-        self.by_owner(name, self._windows.owner[window])
-
-    def implausible(self, events: _Events) -> None:
-        width = self._windows.subjects.size
-        cell = events.feature.astype(np.int64) * width + self._windows.owner[events.window]
-        features = len(self._names) - len(COUNTS)
-        self._counts[len(COUNTS):] += np.bincount(cell, minlength=features * width).reshape(features, width)
-
-    def frame(self) -> pl.DataFrame:
-        return pl.DataFrame({"subject": self._windows.subjects,
-                             **{name: self._counts[place] for place, name in enumerate(self._names)}})
+def aggregate(tables: Sequence[Measurements], windows: Windows, rules: Rules) -> Daily:
+    """Daily records and counts of the patients of `windows`; others in `tables` are passed over."""
+    measured, starts = joined(tables)
+    window, day, values, counts = _aggregate(
+        *(getattr(measured, name) for name in COLUMNS), starts, windows.subjects, windows.first, windows.begin,
+        windows.end, *_plain(rules))
+    owner = np.searchsorted(windows.first, window, side="right") - 1
+    return Daily(windows.subjects[owner], windows.stay[window], day, values, windows.subjects, counts)
 
 
-def _inside(frame: pl.DataFrame, windows: Windows, tally: _Tally) -> _Events:
-    """Measurements inside a window of their patient, without repeats."""
-    subject, time = frame["subject"].to_numpy(), frame["time"].to_numpy()
-    owner = np.searchsorted(windows.subjects, subject)
-    tally.by_owner("measurements", owner)
-    begins = (windows.owner.astype(np.int64) << _TIME_BITS) + windows.begin
-    window = np.searchsorted(begins, (owner.astype(np.int64) << _TIME_BITS) + time, side="right") - 1
-    inside = (window >= 0) & (windows.owner[window] == owner) & (time <= windows.end[window])
-    tally.by_owner("outside", owner[~inside])
-    feature, value = frame["feature"].to_numpy().astype(np.int64), frame["value"].to_numpy()
-    events = _Events(window, time, feature, value).where(inside)
-    again = np.zeros(events.window.size, np.bool_)
-    if again.size:
-        again[1:] = ((events.window[1:] == events.window[:-1]) & (events.time[1:] == events.time[:-1])
-                     & (events.feature[1:] == events.feature[:-1]) & (events.value[1:] == events.value[:-1]))
-    tally.add("repeated", events.window[again])
-    return events.where(~again)
+def _plain(rules: Rules) -> tuple[np.ndarray, ...]:
+    """Bounds (F, 2), range of fractions (F, 2), which features are ordinal (F,), and sums: (S, F + 1) the feature of
+    the total, then which features are its parts."""
+    items = list(rules.catalogue)
+    bounds = np.array([(item.low, item.high) for item in items], np.float64)
+    fractions = np.tile(np.array([np.inf, -np.inf]), (len(items), 1))
+    for feature, span in rules.fractions.items():
+        fractions[feature] = span
+    sums = np.zeros((len(rules.sums), len(items) + 1), np.int64)
+    for row, (total, parts) in zip(sums, rules.sums.items(), strict=True):
+        row[0] = total
+        row[1 + np.asarray(parts)] = 1
+    return bounds, fractions, np.array([item.kind == "ordinal" for item in items]), sums
 
 
-def _joined(tables: Sequence[_Events], tally: _Tally) -> _Events:
-    """All tables together; what one table repeats of an earlier one is left out."""
-    kept: list[_Events] = []
-    for events in tables:
-        if kept and events.window.size:
-            shared = np.unique(events.feature)
-            earlier = [table.where(np.isin(table.feature, shared)) for table in kept]
-            again = np.isin(_hash(events), np.concatenate([_hash(table) for table in earlier]))
-            tally.add("repeated", events.window[again])
-            events = events.where(~again)
-        kept.append(events)
-    return _Events(*(np.concatenate([getattr(table, name) for table in kept])
-                     for name in ("window", "time", "feature", "value")))
+@njit(nogil=True, cache=True)
+def _aggregate(subject, time, feature, value, starts, subjects, first, begin, end, bounds, fractions, ordinal, sums):
+    """Window and day of each record, its values, and counts by patient."""
+    features, counts = ordinal.size, np.zeros((subjects.size, 5 + ordinal.size), np.int64)
+    out = np.full((first[-1] * 8 + 1024, features), np.nan)
+    out_window, out_day = np.empty(out.shape[0], np.int64), np.empty(out.shape[0], np.int64)
+    rows = 0
+    at, stop = starts[:-1].copy(), starts[:-1].copy()
+    number, latest, charted = np.zeros(features), np.zeros(features, np.int64), np.zeros(features, np.bool_)
+    for patient in range(subjects.size):
+        who = subjects[patient]
+        for table in range(at.size):
+            place = stop[table]
+            while place < starts[table + 1] and subject[place] < who:
+                place += 1
+            at[table] = place
+            while place < starts[table + 1] and subject[place] == who:
+                place += 1
+            stop[table] = place
+        window, row = first[patient], -1
+        last_time, last_feature, last_value = np.int64(0), np.int64(-1), 0.0
+        while True:
+            event = _next(at, stop, time, feature, value)
+            if event < 0:
+                break
+            now, what, read = time[event], np.int64(feature[event]), value[event]
+            counts[patient, _MEASUREMENTS] += 1
+            later = window
+            while later + 1 < first[patient + 1] and begin[later + 1] <= now:
+                later += 1
+            # What was charted at a moment is summed once the moment, or the stay, is over.
+            if row >= 0 and (later != window or now != last_time):
+                _sum(sums, charted, number, out[row], latest, last_time, counts[patient], bounds, fractions, ordinal)
+                charted[:] = False
+            if later != window:
+                _close(out, row, ordinal, latest)
+                window, row, last_feature = later, -1, -1
+            if now < begin[window] or now > end[window]:
+                counts[patient, _OUTSIDE] += 1
+                continue
+            if what == last_feature and now == last_time and read == last_value:
+                counts[patient, _REPEATED] += 1
+                continue
+            day = now // _DAY
+            if row < 0 or day != out_day[row]:
+                _close(out, row, ordinal, latest)
+                row, rows = rows, rows + 1
+                if rows > out.shape[0]:
+                    out, out_window, out_day = _doubled(out, out_window, out_day)
+                out_window[row], out_day[row] = window, day
+            last_time, last_feature, last_value = now, what, read
+            charted[what], number[what] = True, read
+            _put(what, read, now, out[row], latest, counts[patient], bounds, fractions, ordinal)
+        if row >= 0:
+            _sum(sums, charted, number, out[row], latest, last_time, counts[patient], bounds, fractions, ordinal)
+            charted[:] = False
+            _close(out, row, ordinal, latest)
+    return out_window[:rows], out_day[:rows], out[:rows], counts
 
 
-def _hash(events: _Events) -> np.ndarray:
-    mixed = mix(events.moment().view(np.uint64))
-    return mix(mixed + mix(events.feature.view(np.uint64)) + mix(np.ascontiguousarray(events.value).view(np.uint64)))
+@njit(nogil=True, cache=True)
+def _next(at, stop, time, feature, value):
+    """The earliest row not yet taken (of one time the lower feature, then the smaller value), -1 if there is none."""
+    best, table = np.int64(-1), 0
+    for other in range(at.size):
+        row = at[other]
+        if row < stop[other] and (best < 0 or time[row] < time[best] or (time[row] == time[best] and (
+                feature[row] < feature[best] or (feature[row] == feature[best] and value[row] < value[best])))):
+            best, table = row, other
+    if best >= 0:
+        at[table] += 1
+    return best
 
 
-def _summed(events: _Events, total: int, parts: Sequence[int], tally: _Tally) -> _Events:
-    """Adds the sum of the parts wherever all of them were charted at one moment (of several values the larger)."""
-    moments, sums = None, np.empty(0)
-    for part in parts:
-        rows = events.where(events.feature == part)
-        # Sorted by value within a moment: the last of equal moments is the largest.
-        distinct, place = np.unique(rows.moment()[::-1], return_index=True)
-        value = rows.value[::-1][place]
-        if moments is None:
-            moments, sums = distinct, value
-        else:
-            moments, left, right = np.intersect1d(moments, distinct, assume_unique=True, return_indices=True)
-            sums = sums[left] + value[right]
-    if moments is None or not moments.size:
-        return events
-    window, time = moments >> _TIME_BITS, moments & ((1 << _TIME_BITS) - 1)
-    tally.add("summed", window)
-    extra = _Events(window, time, np.full(window.size, total, np.int64), sums)
-    return _Events(*(np.concatenate([getattr(events, name), getattr(extra, name)])
-                     for name in ("window", "time", "feature", "value")))
+@njit(nogil=True, cache=True)
+def _put(what, read, now, row, latest, counts, bounds, fractions, ordinal):
+    """One value into its day: `latest` is the time of an ordinal value, the number of the others summed so far."""
+    if fractions[what, 0] <= read <= fractions[what, 1]:
+        counts[_FRACTIONS] += 1
+        read *= 100.0
+    if not bounds[what, 0] <= read <= bounds[what, 1]:
+        counts[_FRACTIONS + 1 + what] += 1
+    elif not ordinal[what]:
+        latest[what] = 1 if np.isnan(row[what]) else latest[what] + 1
+        row[what] = read if latest[what] == 1 else row[what] + read
+    elif np.isnan(row[what]) or now > latest[what] or read > row[what]:
+        row[what], latest[what] = read, now
 
 
-def _days(events: _Events, value: np.ndarray, holds: np.ndarray, windows: Windows,
-          catalogue: Catalogue) -> pl.DataFrame:
-    """One row a day with any measurement, plausible or not."""
-    day_key = (events.window << 20) + events.time // _DAY
-    keys, row = np.unique(day_key, return_inverse=True)
-    width = len(catalogue.names)
-    cell = (row * width + events.feature)[holds]
-    kept, size = value[holds], keys.size * width
-    ordinal = np.array([item.kind == "ordinal" for item in catalogue])[events.feature[holds]]
-    counts = np.bincount(cell[~ordinal], minlength=size)
-    sums = np.bincount(cell[~ordinal], weights=kept[~ordinal], minlength=size)
-    values = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
-    # Of several values of one cell NumPy keeps the one assigned last: the latest, and of one moment the larger.
-    order = np.lexsort((kept[ordinal], events.moment()[holds][ordinal]))
-    values[cell[ordinal][order]] = kept[ordinal][order]
-    window, day = keys >> 20, keys & ((1 << 20) - 1)
-    frame = pl.DataFrame(values.reshape(keys.size, width), schema=dict.fromkeys(catalogue.names, pl.Float64),
-                         nan_to_null=True)
-    return pl.DataFrame({"subject": windows.subjects[windows.owner[window]], "stay": windows.stay[window],
-                         "date": day.astype("datetime64[D]").astype("datetime64[ms]")}).with_columns(
-        pl.col("date").cast(pl.Date)).hstack(frame)
+@njit(nogil=True, cache=True)
+def _sum(sums, charted, number, row, latest, now, counts, bounds, fractions, ordinal):
+    """The totals whose parts were all charted at a moment; `number` holds the largest value of each feature there."""
+    for index in range(sums.shape[0]):
+        whole, total = True, 0.0
+        for part in range(charted.size):
+            if sums[index, 1 + part]:
+                whole &= charted[part]
+                total += number[part]
+        if whole:
+            counts[_SUMMED] += 1
+            _put(sums[index, 0], total, now, row, latest, counts, bounds, fractions, ordinal)
+
+
+@njit(nogil=True, cache=True)
+def _close(out, row, ordinal, latest):
+    """Sums of a day to means."""
+    if row >= 0:
+        for what in range(ordinal.size):
+            if not ordinal[what] and not np.isnan(out[row, what]):
+                out[row, what] /= latest[what]
+
+
+@njit(nogil=True, cache=True)
+def _doubled(out, window, day):
+    """The same records with as much room again."""
+    size = day.size
+    wider = np.full((2 * size, out.shape[1]), np.nan)
+    wider[:size] = out
+    return wider, np.append(window, np.empty(size, np.int64)), np.append(day, np.empty(size, np.int64))

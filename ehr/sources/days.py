@@ -1,13 +1,13 @@
 """From measurements to calendar-day records, a part of the patients at a time; patients that did not change not again.
 
 In: folders of parts (`ehr.sources.parts`) and the stays' windows. Out: `Days`: one row a calendar day of a stay with
-any measurement, and attrition. `<cache>/days-<rules>` keeps both by part, with a digest of each patient's measurements
+any measurement, and attrition. `<cache>/days-<rules>-<slot>` keeps both, with a digest of each patient's measurements
 and windows; a later call takes over the rows of every patient whose digest is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,13 @@ import polars as pl
 
 from ehr.aggregate import DIGITS
 from ehr.attrition import Step
-from ehr.sources.aggregation import COUNTS, Rules, Windows, aggregate
-from ehr.sources.drafts import drafted
-from ehr.sources.parts import PARTS, mix, part_of
+from ehr.sources.aggregation import COUNTS, Daily, Rules, Windows, aggregate
+from ehr.sources.drafts import drafted, locked
+from ehr.sources.parts import mix, part_of, read_part
+from ehr.sources.places import readable
 
-FORMAT = 1
+FORMAT = 2
+WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,38 @@ class Days:
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What all parts share."""
+class Part:
+    """The work on one part, as it travels to a worker.
 
-    known: Rules
-    folders: Sequence[Path]
-    windows: pl.DataFrame
-    digests: pl.DataFrame
-    old: Path
-    unchanged: pl.Series
-    out: Path
+    Attributes:
+        folders: of the tables. windows: stay, subject, begin, end of its patients, by subject and begin.
+        places: for each table start and rows of these patients, two vectors.
+    """
+
+    number: int
+    folders: tuple[Path, ...]
+    windows: pl.DataFrame = field(repr=False)
+    places: tuple[tuple[np.ndarray, np.ndarray], ...] = field(repr=False)
+    rules: Rules = field(repr=False)
+
+    def daily(self) -> Daily:
+        """Reads and aggregates it."""
+        tables = [read_part(folder, self.number, *place)
+                  for folder, place in zip(self.folders, self.places, strict=True)]
+        return aggregate(tables, Windows.of(self.windows), self.rules)
 
 
-def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, known: Rules,
-                  workers: int = 2) -> Days:
+Engine = Callable[[Sequence[Part]], Iterable[Daily]]
+
+
+def threads(parts: Sequence[Part]) -> list[Daily]:
+    """Works on some parts at once, in this process."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(Part.daily, parts))
+
+
+def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, known: Rules, slot: str = "all",
+                  engine: Engine = threads) -> Days:
     """Aggregates all measurements of the stays inside their windows.
 
     Args:
@@ -63,94 +83,89 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
             one patient overlap.
         cache: where the rows of finished patients lie.
         known: what the features are.
-        workers: parts worked on at once.
+        slot: names the rows that this call may take over and replaces; calls with other windows have another one.
+        engine: gives each part's records, in order.
 
     Raises:
         StorageError: the disk is full or not writable.
     """
-    place = cache / f"days-{known.digest[:8]}-{FORMAT}"
-    digests = _digests(folders, windows)
-    with drafted(place) as draft:
-        work = _Work(known, folders, windows, digests, place, _unchanged(place, digests), draft)
-        with ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(lambda part: _part(work, part), range(PARTS)))
-        digests.write_parquet(draft / "patients.parquet")
-    names = known.catalogue.names
-    days = pl.concat([days for days, _ in parts]).drop("subject").sort("stay", "date").with_columns(
-        pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")
-    totals = pl.concat([counts for _, counts in parts]).drop("subject").sum()
-    return Days(days.select("stay", "date", *names), _steps(totals.row(0, named=True), known),
-                digests.height - work.unchanged.len(), work.unchanged.len())
+    place = cache / f"days-{known.digest[:8]}-{slot}-{FORMAT}"
+    tables = [_patients(folder, windows) for folder in folders]
+    digests = _digests(tables, windows)
+    with locked(place):
+        unchanged, days, counts = _unchanged(place, digests, known)
+        changed = windows.filter(~pl.col("subject").is_in(unchanged.implode()))
+        fresh = list(engine(_parts(folders, tables, changed, known)))
+        days = pl.concat([days, *(_day_frame(one, known) for one in fresh)])
+        counts = pl.concat([counts, *(_count_frame(one, known) for one in fresh)])
+        with drafted(place) as draft:
+            for name, frame in (("days", days), ("counts", counts), ("patients", digests)):
+                frame.write_parquet(draft / f"{name}.parquet", compression="lz4")
+    totals = counts.drop("subject").sum()
+    return Days(days.drop("subject").sort("stay", "date"), _steps(totals.row(0, named=True), known),
+                digests.height - unchanged.len(), unchanged.len())
 
 
-def _part(work: _Work, part: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Days and counts by patient of one part; also written for the next call."""
-    subjects = work.digests.filter(pl.col("part") == part)["subject"]
-    kept = subjects.filter(subjects.is_in(work.unchanged.implode()))
-    days: list[pl.DataFrame] = []
-    counts: list[pl.DataFrame] = []
-    if kept.len():
-        for name, frames in (("days", days), ("counts", counts)):
-            old = pl.read_parquet(work.old / f"{name}-{part:03d}.parquet")
-            frames.append(old.filter(pl.col("subject").is_in(kept.implode())))
-    if kept.len() < subjects.len():
-        fresh = subjects if not kept.len() else subjects.filter(~subjects.is_in(kept.implode()))
-        measured = [_measurements(folder, part, fresh, whole=not kept.len()) for folder in work.folders]
-        windows = work.windows.filter(pl.col("subject").is_in(fresh.implode())).sort("subject", "begin")
-        new_days, new_counts = aggregate(measured, Windows.of(windows), work.known)
-        days.append(new_days)
-        counts.append(new_counts)
-    names = work.known.catalogue.names
-    whole_days, whole_counts = pl.concat(days or [_no_days(names)]), pl.concat(counts or [_no_counts(names)])
-    whole_days.write_parquet(work.out / f"days-{part:03d}.parquet", compression="lz4")
-    whole_counts.write_parquet(work.out / f"counts-{part:03d}.parquet", compression="lz4")
-    return whole_days, whole_counts
+def _patients(folder: Path, windows: pl.DataFrame) -> pl.DataFrame:
+    """What `patients.parquet` says of the patients with a stay, by subject."""
+    known = pl.read_parquet(readable(folder / "patients.parquet"))
+    return known.join(windows.select("subject").unique(), on="subject", how="semi").sort("subject")
 
 
-def _measurements(folder: Path, part: int, subjects: pl.Series, *, whole: bool) -> pl.DataFrame:
-    """subject, time, feature, value of these patients; where some are asked for, only their row groups are read."""
-    path = folder / f"part-{part:03d}.parquet"
-    columns = ["subject", "time", "feature", "value"]
-    if whole:
-        return pl.read_parquet(path, columns=columns).filter(pl.col("subject").is_in(subjects.implode()))
-    return pl.scan_parquet(path).select(columns).filter(pl.col("subject").is_in(subjects.to_list())).collect()
-
-
-def _no_days(names: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(schema={"subject": pl.Int64, "stay": pl.Int64, "date": pl.Date,
-                                **dict.fromkeys(names, pl.Float64)})
-
-
-def _no_counts(names: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(schema=dict.fromkeys(("subject", *COUNTS, *names), pl.Int64))
-
-
-def _digests(folders: Sequence[Path], windows: pl.DataFrame) -> pl.DataFrame:
-    """subject, digest, part of each patient with a stay: of its measurements in all tables and of its windows."""
+def _digests(tables: Sequence[pl.DataFrame], windows: pl.DataFrame) -> pl.DataFrame:
+    """subject and digest of each patient with a stay: of its measurements in all tables and of its windows."""
     own = np.zeros(windows.height, np.uint64)
     for name in ("stay", "subject", "begin", "end"):
         own = mix(own + windows[name].to_numpy().astype(np.int64).view(np.uint64))
-    subjects, digests = [windows["subject"].to_numpy()], [own]
-    for number, folder in enumerate(folders):
-        patients = pl.read_parquet(folder / "patients.parquet", columns=["subject", "digest"])
-        patients = patients.filter(pl.col("subject").is_in(windows["subject"].unique().implode()))
-        subjects.append(patients["subject"].to_numpy())
-        digests.append(mix(patients["digest"].to_numpy() + np.uint64(number)))
-    subject, digest = np.concatenate(subjects), np.concatenate(digests)
+    subject = np.concatenate([windows["subject"].to_numpy(), *(table["subject"].to_numpy() for table in tables)])
+    digest = np.concatenate([own, *(mix(table["digest"].to_numpy() + np.uint64(number))
+                                    for number, table in enumerate(tables))])
     order = np.argsort(subject, kind="stable")
     distinct, starts = np.unique(subject[order], return_index=True)
     # The sum wraps around at 2^64 and does not depend on the order.
     totals = np.add.reduceat(digest[order], starts) if distinct.size else np.empty(0, np.uint64)
-    return pl.DataFrame({"subject": distinct, "digest": totals, "part": part_of(distinct)})
+    return pl.DataFrame({"subject": distinct, "digest": totals})
 
 
-def _unchanged(place: Path, digests: pl.DataFrame) -> pl.Series:
-    """Patients whose rows of the last call are still right."""
+def _unchanged(place: Path, digests: pl.DataFrame, known: Rules) -> tuple[pl.Series, pl.DataFrame, pl.DataFrame]:
+    """Patients whose rows of the last call are still right, their days and their counts."""
+    names = known.catalogue.names
+    days = pl.DataFrame(schema={"subject": pl.Int64, "stay": pl.Int64, "date": pl.Date,
+                                **dict.fromkeys(names, pl.Float64)})
+    counts = pl.DataFrame(schema=dict.fromkeys(("subject", *COUNTS, *names), pl.Int64))
     try:
-        old = pl.read_parquet(place / "patients.parquet", columns=["subject", "digest"])
+        old, *frames = (pl.read_parquet(place / f"{name}.parquet") for name in ("patients", "days", "counts"))
     except (OSError, pl.exceptions.PolarsError):
-        return pl.Series("subject", [], dtype=pl.Int64)
-    return digests.join(old, on=["subject", "digest"], how="semi")["subject"]
+        return pl.Series("subject", [], dtype=pl.Int64), days, counts
+    same = digests.join(old, on=["subject", "digest"], how="semi").select("subject")
+    days, counts = (frame.join(same, on="subject", how="semi") for frame in frames)
+    return same["subject"], days, counts
+
+
+def _parts(folders: Sequence[Path], tables: Sequence[pl.DataFrame], windows: pl.DataFrame, known: Rules) -> list[Part]:
+    """The work on the patients of these windows."""
+    shares = windows.with_columns(part=part_of(windows["subject"].to_numpy())).sort("part", "subject", "begin")
+    chosen = [table.join(windows.select("subject").unique(), on="subject", how="semi") for table in tables]
+    places = [table.partition_by("part", as_dict=True) for table in chosen]
+    parts = []
+    for key, share in shares.partition_by("part", as_dict=True, include_key=False).items():
+        found = [place.get(key, table.clear()) for place, table in zip(places, chosen, strict=True)]
+        starts = tuple((one["start"].to_numpy(), one["rows"].to_numpy()) for one in found)
+        parts.append(Part(int(str(key[0])), tuple(folders), share, starts, known))
+    return parts
+
+
+def _day_frame(daily: Daily, known: Rules) -> pl.DataFrame:
+    names = known.catalogue.names
+    values = pl.DataFrame(daily.values, schema=dict.fromkeys(names, pl.Float64), nan_to_null=True)
+    dates = pl.Series("date", daily.day.astype(np.int32)).cast(pl.Date)
+    return pl.DataFrame({"subject": daily.subject, "stay": daily.stay, "date": dates}).hstack(values).with_columns(
+        pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")
+
+
+def _count_frame(daily: Daily, known: Rules) -> pl.DataFrame:
+    counts = pl.DataFrame(daily.counts, schema=dict.fromkeys((*COUNTS, *known.catalogue.names), pl.Int64))
+    return counts.select(pl.Series("subject", daily.subjects), pl.all())
 
 
 def _steps(totals: dict[str, int], known: Rules) -> tuple[Step, ...]:

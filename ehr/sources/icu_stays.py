@@ -106,6 +106,12 @@ def windows_of(stays: pl.DataFrame, section: IcuStays) -> pl.DataFrame:
     return stays.select("stay", "subject", begin.dt.epoch("s").alias("begin"), end.dt.epoch("s").alias("end"))
 
 
+def slot_of(outcome: Outcome, section: IcuStays) -> str:
+    """Names the stays and windows of these settings, whatever the extract."""
+    hours = "" if section.window == "whole" else f"-{section.hours:g}"
+    return f"{outcome}-{section.unit}-{section.window}{hours}"
+
+
 def contract_stays(stays: pl.DataFrame, source: str) -> pl.DataFrame:
     """Contract STAYS without split, in the order of `stays`; a stay lasts from intime to outtime.
 

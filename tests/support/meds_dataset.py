@@ -63,7 +63,7 @@ def frame(events: Sequence[Event]) -> pl.DataFrame:
 
 
 def write_dataset(folder: Path, events: Sequence[Event] = EVENTS) -> Path:
-    """Writes the dataset in two shards, by patient, with an empty metadata/codes.parquet."""
+    """Writes the dataset in two shards, by patient, with a metadata/codes.parquet."""
     rows = frame(events)
     for name, shard in (("train/0", rows.filter(pl.col("subject_id") == 1)),
                         ("held_out/0", rows.filter(pl.col("subject_id") != 1))):
@@ -71,7 +71,9 @@ def write_dataset(folder: Path, events: Sequence[Event] = EVENTS) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         shard.write_parquet(path)
     (folder / "metadata").mkdir(exist_ok=True)
-    pl.DataFrame({"code": ["Puls"], "description": ["heart rate"]}).write_parquet(folder / "metadata/codes.parquet")
+    pl.DataFrame({"code": ["Puls", "Vitalzeichen:Puls"], "description": ["Herzfrequenz", None],
+                  "parent_codes": [["Vitalzeichen:Puls"], ["LOINC/8867-4"]]}).write_parquet(
+        folder / "metadata" / "codes.parquet")
     return folder
 
 

@@ -6,7 +6,7 @@ In: a `Mapping` and the codes that occur, with the number of their rows. Out: `C
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Mapping as Lookup
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,6 +23,9 @@ _FEATURES = {"code": pl.String, "feature": pl.Int8, "factor": pl.Float64, "offse
              "coded": pl.Boolean}
 _TEXTS = {"code": pl.String, "text": pl.String, "decoded": pl.Float64}
 _ROLES = {"code": pl.String, "role": pl.String, "wanted": pl.String}
+
+
+Parents = Lookup[str, Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,20 @@ def known_features(mapping: Mapping, digest: str) -> Known:
                  sha256(f"{digest}{borrowed.digest}".encode()).hexdigest())
 
 
-def resolved(mapping: Mapping, counts: pl.DataFrame) -> Codes:
+def resolved(mapping: Mapping, counts: pl.DataFrame, parents: Parents) -> Codes:
     """Finds the meaning of each code.
 
     Args:
         counts: code, rows.
+        parents: of each code that has any, all of them.
 
     Raises:
         ConfigError: two rules of different features, or two ways to a value, match one code.
         DataError: no code means a feature, or none begins or ends a stay.
     """
     codes = counts["code"].drop_nulls().to_list()
-    found, silent, texts = _features(mapping, codes)
-    roles, without = _roles(mapping, codes)
+    found, silent, texts = _features(mapping, codes, parents)
+    roles, without = _roles(mapping, codes, parents)
     often = ", ".join(counts.sort("rows", "code", descending=[True, False])["code"].drop_nulls().head(5))
     if not found:
         raise DataError(f"no code of the data means a feature; the most frequent codes are: {often}",
@@ -100,13 +104,14 @@ def resolved(mapping: Mapping, counts: pl.DataFrame) -> Codes:
 _Row = tuple[str, int, float | None, float | None, float | None, bool]
 
 
-def _features(mapping: Mapping, codes: Iterable[str]) -> tuple[list[_Row], list[str], list[tuple[str, str, float]]]:
+def _features(mapping: Mapping, codes: Iterable[str],
+              parents: Parents) -> tuple[list[_Row], list[str], list[tuple[str, str, float]]]:
     features = catalogue(mapping.catalogue)
     rows: dict[str, _Row] = {}
     texts: list[tuple[str, str, float]] = []
     silent = []
     meant = [(rows_of, name) for name in mapping.features
-             for rows_of in _of_rules(name, mapping.features[name], features, codes)]
+             for rows_of in _of_rules(name, mapping.features[name], features, codes, parents)]
     if mapping.items is not None:
         meant.append(((f"items of {mapping.items.of}", list(_of_items(mapping.items.regex, codes))), "items"))
     for (rule, pairs), name in meant:
@@ -124,12 +129,12 @@ def _features(mapping: Mapping, codes: Iterable[str]) -> tuple[list[_Row], list[
 _Pair = tuple[_Row, Lookup[str, float]]
 
 
-def _of_rules(name: str, rules: FeatureRules, features: Catalogue,
-              codes: Iterable[str]) -> Iterator[tuple[str, list[_Pair]]]:
+def _of_rules(name: str, rules: FeatureRules, features: Catalogue, codes: Iterable[str],
+              parents: Parents) -> Iterator[tuple[str, list[_Pair]]]:
     place, unit = features.names.index(name), features[name].unit
     for rule in rules.codes:
         pairs: list[_Pair] = []
-        for code in filter(rule.matches, codes):
+        for code in (code for code in codes if rule.matches(code, parents.get(code, ()))):
             factor, offset = rules.conversion(rule, code, unit) or (None, None)
             pairs.append(((code, place, factor, offset, rule.value, bool(rule.texts)), rule.texts))
         yield str(rule), pairs
@@ -148,7 +153,8 @@ def _of_items(regex: str, codes: Iterable[str]) -> Iterator[_Pair]:
         yield (code, item.feature, factor, offset, None, bool(coded)), coded
 
 
-def _roles(mapping: Mapping, codes: Iterable[str]) -> tuple[list[tuple[str, str, str | None]], list[str]]:
+def _roles(mapping: Mapping, codes: Iterable[str],
+           parents: Parents) -> tuple[list[tuple[str, str, str | None]], list[str]]:
     asked: dict[str, tuple[Rule, ...]] = {
         "birth": mapping.birth, "death": mapping.death, "female": mapping.sex.female, "male": mapping.sex.male,
         "stays.begin": mapping.stays.begin, "stays.end": mapping.stays.end}
@@ -158,7 +164,7 @@ def _roles(mapping: Mapping, codes: Iterable[str]) -> tuple[list[tuple[str, str,
     rows, silent = [], []
     for role, rules in asked.items():
         for rule in rules:
-            matched = [code for code in codes if rule.matches(code)]
+            matched = [code for code in codes if rule.matches(code, parents.get(code, ()))]
             silent += [] if matched else [f"{role}, {rule}"]
             rows += [(code, role, None if rule.text is None else rule.text.strip().lower()) for code in matched]
     return rows, silent

@@ -1,13 +1,13 @@
 """A MEDS dataset on the disk: which parquet files it has and what their columns are called.
 
-In: a folder with data/**/*.parquet (metadata/ is not read: the data hold the codes), one flat events.parquet, or a
-folder above exactly one of these. Out: a `Dataset`; only schemas are read. Times have no zone: they are the hospital's
-own.
+In: a folder with data/**/*.parquet (and metadata/codes.parquet, if it is there, which says what codes mean), one flat
+events.parquet, or a folder above exactly one of these. Out: a `Dataset`; only schemas are read. Times have no zone:
+they are the hospital's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from contracts.errors import DataError, MissingFileError
 _RULE = "a MEDS dataset has data/**/*.parquet, or is one events.parquet"
 _BATCH = 1 << 18
 FLAT = "events.parquet"
+METADATA = "metadata/codes.parquet"
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,34 @@ class Dataset:
 
     Attributes:
         root: its folder. files: name under `root` to path, in order. number: column of each file's values.
-        texts: files with a text_value.
+        texts: files with a text_value. about: what is said of the codes, if anything.
     """
 
     root: Path
     files: dict[str, Path]
     number: dict[str, str]
     texts: frozenset[str]
+    about: Path | None = None
+
+    def parents(self) -> dict[str, set[str]]:
+        """All parents of each code that `about` names one of, and the parents of these.
+
+        Raises:
+            DataError: the file is damaged, or its columns are not those of MEDS.
+        """
+        if self.about is None:
+            return {}
+        try:
+            rows = pl.read_parquet(self.about)
+            if "parent_codes" not in rows.columns:
+                return {}
+            direct = {code: set(parents) for code, parents in rows.select(
+                pl.col("code").cast(pl.String), pl.col("parent_codes").cast(pl.List(pl.String))).drop_nulls().rows()}
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"{METADATA}: {str(error).splitlines()[0][:200]}",
+                            "it has code (text) and parent_codes (list of texts), one row a code",
+                            "write it as MEDS says, or remove it: rules by code need none") from error
+        return {code: _ancestors(code, direct) for code in direct}
 
     def collect(self, query: Callable[[pl.LazyFrame], pl.LazyFrame]) -> pl.DataFrame:
         """What a query makes of all rows (subject, time (us), code, number, text), streaming.
@@ -73,6 +95,17 @@ class Dataset:
                            text.alias("text"))
 
 
+def _ancestors(code: str, direct: Mapping[str, set[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(direct.get(code, ()))
+    while waiting:
+        parent = waiting.pop()
+        if parent not in found:
+            found.add(parent)
+            waiting += direct.get(parent, ())
+    return found
+
+
 def number_of(rows: pl.LazyFrame, column: str) -> pl.Expr:
     """Values as Float64. Of a Float32 the decimal that was meant: 7.31, not 7.309999942779541."""
     number = pl.col(column).cast(pl.Float64)
@@ -94,7 +127,8 @@ def open_dataset(data: Path | None) -> Dataset:
     number = {name: "numeric_value" if "numeric_value" in schema else "value" for name, schema in schemas.items()}
     for name, schema in schemas.items():
         _check(name, schema, number[name])
-    return Dataset(root, files, number, frozenset(name for name in schemas if "text_value" in schemas[name]))
+    return Dataset(root, files, number, frozenset(name for name in schemas if "text_value" in schemas[name]),
+                   root / METADATA if (root / METADATA).is_file() else None)
 
 
 def _located(data: Path) -> tuple[Path, list[Path]]:

@@ -5,6 +5,7 @@ In: the name of a shipped mapping or a path. Out: a frozen `Mapping`. A rule nam
     code: HR                exactly this code
     prefix: LAB//GLU//      codes that begin so
     regex: '^HR(//.*)?$'    codes in which this is found
+    parent: LOINC/8867-4    codes of which metadata/codes.parquet says that this is their parent, or a parent's
 
 and may ask for a `text` (of text_value). The file holds, of such rules, `birth`, `death`, `sex: {female, male}`,
 `stays: {begin, end}`, `admissions: {begin, end, died}` (none: a stay is its own admission) and
@@ -19,6 +20,7 @@ takes all of it from there, by the groups `item` and `unit` of its regex.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,35 +34,39 @@ from ehr.sources.mimic_iv.items import items
 
 _FOLDER = Path(__file__).parent
 _PAGE = "see the head of ehr/sources/meds/mapping.py and ehr/sources/meds/mimic_iv.yaml"
+_WAYS = ("code", "prefix", "regex", "parent")
 Conversion = tuple[float, float]
 
 
 class Rule(Section):
-    """Codes, by exactly one of `code`, `prefix` and `regex`; where `text` is given, only events with this text."""
+    """Codes, by exactly one of `code`, `prefix`, `regex` and `parent`; where `text` is given, only events with it."""
 
     code: str | None = Field(None, min_length=1)
     prefix: str | None = Field(None, min_length=1)
     regex: str | None = Field(None, min_length=1)
+    parent: str | None = Field(None, min_length=1)
     text: str | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Rule:
-        if sum(part is not None for part in (self.code, self.prefix, self.regex)) != 1:
-            raise ValueError("a rule has exactly one of code, prefix and regex")
+        if sum(getattr(self, way) is not None for way in _WAYS) != 1:
+            raise ValueError(f"a rule has exactly one of {', '.join(_WAYS)}")
         if self.regex is not None:
             _compiled(self.regex)
         return self
 
     def __str__(self) -> str:
-        kind = next(name for name in ("code", "prefix", "regex") if getattr(self, name) is not None)
+        kind = next(name for name in _WAYS if getattr(self, name) is not None)
         return f"{kind} {getattr(self, kind)!r}"
 
-    def matches(self, code: str) -> bool:
-        """Whether this rule speaks of the code."""
+    def matches(self, code: str, parents: Collection[str] = ()) -> bool:
+        """Whether this rule speaks of the code, which has these parents."""
         if self.code is not None:
             return code == self.code
         if self.prefix is not None:
             return code.startswith(self.prefix)
+        if self.parent is not None:
+            return self.parent in parents
         return self.regex is not None and re.search(self.regex, code) is not None
 
 

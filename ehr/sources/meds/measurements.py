@@ -12,20 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contracts.errors import DataError
 from ehr.attrition import Step
-from ehr.sources.drafts import drafted
+from ehr.sources.drafts import drafted, locked
 from ehr.sources.meds.codes import UNKNOWN_TEXT, UNKNOWN_UNIT, Codes
 from ehr.sources.meds.dataset import Dataset
-from ehr.sources.parts import PARTS, Scatter, sort_part
+from ehr.sources.parts import COLUMNS, Scatter, sort_parts
 
-FORMAT = 1
+FORMAT = 2
+# Written last.
+WHOLE = "counts.json"
 # Times that the aggregation can hold: from 1970 on, for two thousand years.
 _LAST = 1 << 36
-_SCHEMA = pa.schema([("subject", pa.int64()), ("time", pa.int64()), ("feature", pa.int8()), ("value", pa.float64())])
 _DROPPED = ("no number", "no subject_id", "no time", "time before 1970 or after 4147")
 OnProgress = Callable[[int, int], None]
 
@@ -44,16 +43,16 @@ def measure(dataset: Dataset, codes: Codes, key: str, total: int, cache: Path, l
         StorageError: the disk is full or not writable.
     """
     folder = cache / f"meds-{key[:24]}-{FORMAT}"
-    if (folder / "counts.json").is_file():
-        return folder
-    with drafted(folder) as draft:
-        _write(dataset, codes, total, draft, limit, on_progress)
+    with locked(folder):
+        if not (folder / WHOLE).is_file():
+            with drafted(folder, WHOLE) as draft:
+                _write(dataset, codes, total, draft, limit, on_progress)
     return folder
 
 
 def steps_of(folder: Path) -> tuple[list[Step], pl.DataFrame]:
     """Attrition of the rows, and table, key, reason, text of codes with rows that were set aside."""
-    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    counts = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
     left = counts["interest"]
     others = counts["rows"] - left
     steps = [Step("events: row of a code that means no feature: not read", "rows", others, others, left)]
@@ -97,13 +96,13 @@ def values_of(rows: pl.DataFrame, codes: Codes) -> pl.DataFrame:
 def _write(dataset: Dataset, codes: Codes, total: int, out: Path, limit: float, on_progress: OnProgress) -> None:
     wrong: Counter[tuple[str, str]] = Counter()
     read = interest = 0
-    with Scatter(out, _SCHEMA, {}) as scatter:
+    with Scatter(out) as scatter:
         for rows in dataset.batches():
             met = values_of(rows, codes)
             for reason, code, count in met.drop_nulls("reason").group_by("reason", "code").len().iter_rows():
                 wrong[reason, code] += count
             kept = met.filter(pl.col("reason").is_null())
-            scatter.add({name: kept[name].to_numpy() for name in _SCHEMA.names})
+            scatter.add(*(kept[name].to_numpy() for name in COLUMNS))
             read, interest = read + rows.height, interest + met.height
             on_progress(min(read, total), total)
     aside = [{"code": code, "reason": reason, "rows": count} for (reason, code), count in sorted(wrong.items())
@@ -114,8 +113,7 @@ def _write(dataset: Dataset, codes: Codes, total: int, out: Path, limit: float, 
         raise DataError(f"{unread} of {interest} measurements are set aside: {worst}",
                         f"at most a share of {limit:g} (cohort.meds.quarantine_limit)",
                         "name the unit or text in the mapping; raise the limit only if these rows are worthless")
-    patients = [sort_part(out, part, {}) for part in range(PARTS)]
-    pq.write_table(pa.concat_tables(patients), out / "patients.parquet")
+    sort_parts(out)
     dropped = {reason: sum(count for (why, _), count in wrong.items() if why == reason) for reason in _DROPPED}
     counts = {"rows": read, "interest": interest, "dropped": dropped, "aside": aside}
-    (out / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    (out / WHOLE).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")

@@ -16,10 +16,10 @@ import polars as pl
 from configs.schema import Cohort as Section
 from contracts.errors import DataError
 from ehr.attrition import Step
-from ehr.sources.days import daily_records
-from ehr.sources.icu_stays import contract_stays, windows_of
+from ehr.sources.days import Engine, daily_records, threads
+from ehr.sources.icu_stays import contract_stays, slot_of, windows_of
 from ehr.sources.meds.codes import Codes, known_features, resolved
-from ehr.sources.meds.dataset import Dataset, open_dataset
+from ehr.sources.meds.dataset import METADATA, Dataset, open_dataset
 from ehr.sources.meds.mapping import mapping_file, read_mapping
 from ehr.sources.meds.measurements import measure, steps_of
 from ehr.sources.meds.stays import read_events, read_stays
@@ -35,18 +35,21 @@ def source_files(data: Path | None, section: Section) -> dict[str, Path]:
         MissingFileError, DataError, ConfigError: they are missing or not as they should be.
     """
     mapping = mapping_file(section.meds.mapping)
-    return {**open_dataset(data).files, f"mapping/{mapping.name}": mapping}
+    dataset = open_dataset(data)
+    about = {} if dataset.about is None else {METADATA: dataset.about}
+    return {**dataset.files, **about, f"mapping/{mapping.name}": mapping}
 
 
 def read_meds(data: Path | None, section: Section, cache: Path, checksums: Mapping[str, str],
-              report: Report = lambda *_: None) -> Source:
+              report: Report = lambda *_: None, *, parsed: Path | None = None, engine: Engine = threads) -> Source:
     """Reads a dataset.
 
     Args:
         data: its folder, the one above, or a parquet file.
-        cache: where measurements and daily records are kept.
+        cache: where daily records are kept, and measurements if `parsed` names no other place.
         checksums: name of each of `source_files` to sha256.
         report: called with ("events", rows read, rows in all).
+        engine: aggregates the parts.
 
     Raises:
         MissingFileError, DataError: the dataset is missing or not what it should be.
@@ -57,13 +60,15 @@ def read_meds(data: Path | None, section: Section, cache: Path, checksums: Mappi
     mapping, dataset = read_mapping(ours.mapping), open_dataset(data)
     known = known_features(mapping, checksums[f"mapping/{mapping_file(ours.mapping).name}"])
     counts = _counts(dataset)
-    codes = resolved(mapping, counts)
+    codes = resolved(mapping, counts, dataset.parents())
     read = read_stays(read_events(dataset, codes), mapping, section.outcome, ours.unit)
-    names = "\n".join(f"{name}\0{checksums[name]}" for name in sorted(dataset.files))
+    decisive = [*dataset.files, *([] if dataset.about is None else [METADATA])]
+    names = "\n".join(f"{name}\0{checksums[name]}" for name in sorted(decisive))
     key = sha256(f"{names}\n{known.digest}".encode()).hexdigest()
-    folder = measure(dataset, codes, key, int(counts["rows"].sum()), cache, ours.quarantine_limit,
+    folder = measure(dataset, codes, key, int(counts["rows"].sum()), parsed or cache, ours.quarantine_limit,
                      partial(report, "events"))
-    daily = daily_records([folder], windows_of(read.stays, ours), cache, known)
+    daily = daily_records([folder], windows_of(read.stays, ours), cache, known, slot_of(section.outcome, ours),
+                          engine)
     if not daily.days.height:
         raise DataError("no measurement lies inside any stay", "stays have measurements of the mapped features",
                         "are times of stays and measurements those of one clock? Look at the mapping")

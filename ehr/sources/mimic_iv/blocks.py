@@ -1,14 +1,16 @@
 """An event table as blocks of parsed rows of interest, whatever its file format.
 
 In: a `layout.Table` and the items wanted. Out: `Rows`, some ten thousand at a time, in the file's order. Unpacking runs
-in a thread of its own beside the scan; at most a few blocks are in memory.
+in a thread of its own, blocks are scanned side by side; at most a few blocks are in memory.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,11 +20,13 @@ import numpy as np
 from contracts.errors import DataError
 from ehr.sources.mimic_iv.layout import Table
 from ehr.sources.mimic_iv.sieve import NO_INTEGER, NO_TIME, REASONS, Found, Sieve, digest
+from ehr.sources.places import seekable
 
-BLOCK = 1 << 20
+BLOCK = 4 << 20
 # A row that is longer than this is a quote that was never closed.
 LONGEST_ROW = 64 << 20
 _AHEAD = 4
+_SCANS = 2
 IDENTIFIERS = ("subject_id", "hadm_id", "stay_id")
 TEXTS = ("value", "valueuom")
 
@@ -77,30 +81,62 @@ def blocks(table: Table, wanted: list[int]) -> Iterator[Rows]:
 
 
 def _csv(table: Table, wanted: list[int]) -> Iterator[Rows]:
+    """Blocks are scanned side by side, each as if it began and ended with a row. Where one ends inside quotes after
+    all, the next one is scanned again together with what it left."""
     integers = [name for name in IDENTIFIERS if name in table.columns]
     sieve = Sieve(table.columns, "itemid", wanted, integers, "charttime", "valuenum", TEXTS)
-    carry, first = b"", True
-    for chunk, read, last in _ahead(table):
-        data = carry + chunk
-        if first:
-            begin = data.find(b"\n") + 1
-            if not begin and not last:
-                carry = data
-                continue
-            data, first = data[begin:] if begin else b"", False
-        block = np.frombuffer(data, np.uint8)
-        found = sieve.scan(block, last)
-        carry = data[found.consumed:]
-        if len(carry) > LONGEST_ROW:
-            raise DataError(f"{table.path.name}: a quote that opens after data row {sieve.rows} never closes",
+    left, before = b"", 0
+    for found, data, read, last in _scanned(table, sieve):
+        if left:
+            data = left + data
+            found = sieve.scan(np.frombuffer(data, np.uint8), last)
+        left = data[found.consumed:]
+        if len(left) > LONGEST_ROW or (left and last):
+            raise DataError(f"{table.path.name}: a quote that opens after data row {before + found.rows} never closes",
                             "quotes come in pairs", "correct that row, or copy the file again")
-        yield _rows(found, data, integers, read)
-    if carry:
-        raise DataError(f"{table.path.name}: a quote that opens after data row {sieve.rows} never closes",
-                        "quotes come in pairs", "correct that row, or copy the file again")
+        yield _rows(found, data, integers, before, read)
+        before += found.rows
 
 
-def _rows(found: Found, data: bytes, integers: list[str], read: int) -> Rows:
+def _scanned(table: Table, sieve: Sieve) -> Iterator[tuple[Found, bytes, int, bool]]:
+    """What the sieve found in each block, the block, bytes of the packed file read so far, and whether it is the last;
+    in the file's order, a few blocks ahead."""
+    waiting: deque[tuple[Future[Found], bytes, int, bool]] = deque()
+    with ThreadPoolExecutor(_SCANS, f"scan {table.name}") as pool:
+        try:
+            for data, read, last in _lines(table):
+                waiting.append((pool.submit(sieve.scan, np.frombuffer(data, np.uint8), last), data, read, last))
+                if len(waiting) > _AHEAD:
+                    yield _done(*waiting.popleft())
+            while waiting:
+                yield _done(*waiting.popleft())
+        finally:
+            for found, *_ in waiting:
+                found.cancel()
+
+
+def _done(found: Future[Found], data: bytes, read: int, last: bool) -> tuple[Found, bytes, int, bool]:
+    return found.result(), data, read, last
+
+
+def _lines(table: Table) -> Iterator[tuple[bytes, int, bool]]:
+    """Blocks that end with a line end (the last one: with the file), without the header."""
+    left, header = b"", True
+    for chunk, read, last in _ahead(table):
+        data = left + chunk
+        begin = data.find(b"\n") + 1 if header else 0
+        if header and not begin and last:
+            begin = len(data)
+        end = len(data) if last else data.rfind(b"\n") + 1
+        left, header = data[end:], header and not begin
+        if len(left) > LONGEST_ROW:
+            raise DataError(f"{table.path.name}: no line end in {LONGEST_ROW >> 20} MiB",
+                            "rows end with LF or CR LF", "copy the file again, as text with such line ends")
+        if end > begin or last:
+            yield data[begin:end], read, last
+
+
+def _rows(found: Found, data: bytes, integers: list[str], before: int, read: int) -> Rows:
     columns = {name: found.integers[:, place] for place, name in enumerate(integers)}
     absent = np.full(found.key.size, NO_INTEGER)
 
@@ -109,11 +145,11 @@ def _rows(found: Found, data: bytes, integers: list[str], read: int) -> Rows:
         start, stop = found.span[row, slot]
         return data[start:stop].decode("utf-8", "replace").replace('""', '"')
 
-    bad = [(int(row), REASONS[int(reason)], data[start:stop][:200].decode("utf-8", "replace"))
+    bad = [(before + int(row), REASONS[int(reason)], data[start:stop][:200].decode("utf-8", "replace"))
            for row, reason, (start, stop) in zip(found.bad_row, found.bad_reason, found.bad_span, strict=True)]
     subject, hadm, stay = (columns.get(name, absent) for name in IDENTIFIERS)
     return Rows(found.key, subject, hadm, stay, found.time, found.number, found.text[:, 0], found.text[:, 1], spelling,
-                found.row, found.rows, found.returns, bad, read)
+                found.row + before, found.rows, found.returns, bad, read)
 
 
 def _ahead(table: Table) -> Iterator[tuple[bytes, int, bool]]:
@@ -179,7 +215,7 @@ def _parquet(table: Table, wanted: list[int]) -> Iterator[Rows]:
     names = [name for name in (*IDENTIFIERS, "charttime", "itemid", "valuenum", *TEXTS) if name in table.columns]
     size, done = table.path.stat().st_size, 0
     try:
-        file = pq.ParquetFile(table.path)
+        file = pq.ParquetFile(seekable(table.path))
         total = file.metadata.num_rows
         for batch in file.iter_batches(batch_size=1 << 18, columns=names):
             rows, before = batch.num_rows, done

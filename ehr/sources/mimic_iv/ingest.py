@@ -2,9 +2,8 @@
 
 In: a `layout.Table` and its sha256. Out: a folder
 
-    part-000.parquet ... part-063.parquet   subject, hadm, stay, time [s], feature, value; by patient hash, sorted by
-                                            subject, time, feature and value, in small row groups
-    patients.parquet                        subject, part, rows, digest (of all its rows, whatever their order)
+    part-000.parquet ... part-063.parquet   subject, time [s], feature, value; by patient hash, sorted by all four
+    patients.parquet                        subject, part, start, rows, digest (of all its rows)
     quarantine.parquet                      row (of the file, first data row 0), reason, text
     counts.json                             attrition steps and totals; written last
 
@@ -24,19 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import DataError
-from ehr.sources.drafts import drafted
+from ehr.sources.drafts import drafted, locked
 from ehr.sources.mimic_iv.blocks import Rows, blocks
 from ehr.sources.mimic_iv.items import Items, UnitTable, items
 from ehr.sources.mimic_iv.layout import Table
 from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
-from ehr.sources.parts import PARTS, Scatter, sort_part
+from ehr.sources.parts import Scatter, sort_parts
 
-FORMAT = 1
+FORMAT = 2
+# Written last.
+WHOLE = "counts.json"
 # Rows of the quarantine that are kept with their text; all are counted.
 KEPT_QUARANTINE = 100_000
-_SCHEMA = pa.schema([("subject", pa.int64()), ("hadm", pa.int64()), ("stay", pa.int64()), ("time", pa.int64()),
-                     ("feature", pa.int8()), ("value", pa.float64())])
-_ABSENT = {"hadm": int(NO_INTEGER), "stay": int(NO_INTEGER)}
 OnProgress = Callable[[int, int], None]
 
 
@@ -55,19 +53,19 @@ def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: 
     known = items()
     name = table.name.partition("/")[2]
     folder = cache / f"{name}-{checksum[:16]}-{known.digest[:8]}-{FORMAT}"
-    if (folder / "counts.json").is_file():
-        return folder
-    with drafted(folder) as draft:
-        _ingest(table, name, known, draft, limit, on_progress)
+    with locked(folder):
+        if not (folder / WHOLE).is_file():
+            with drafted(folder, WHOLE) as draft:
+                _ingest(table, name, known, draft, limit, on_progress)
     return folder
 
 
 def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_progress: OnProgress | None) -> None:
     size = table.path.stat().st_size
-    reader, scatter, quarantine = _Reader(known, name), Scatter(out, _SCHEMA, _ABSENT), _Quarantine(out)
+    reader, scatter, quarantine = _Reader(known, name), Scatter(out), _Quarantine(out)
     with scatter:
         for rows in blocks(table, reader.units.numbers.tolist()):
-            scatter.add(reader.take(rows, quarantine))
+            scatter.add(*reader.take(rows, quarantine))
             if on_progress:
                 on_progress(min(rows.read, size), size)
     quarantine.write()
@@ -78,11 +76,10 @@ def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_p
                         f"data row {quarantine.first}",
                         f"at most a share of {limit:g} (cohort.mimic_iv.quarantine_limit)",
                         "correct the file; raise the limit only if these rows are known to be worthless")
-    patients = [sort_part(out, part, _ABSENT) for part in range(PARTS)]
-    pq.write_table(pa.concat_tables(patients), out / "patients.parquet")
+    patients = sort_parts(out)
     counts = {**{key: int(value) for key, value in sorted(reader.counts.items())}, "quarantine": quarantine.total,
-              "reasons": dict(quarantine.reasons), "kept": int(sum(part["rows"].to_numpy().sum() for part in patients))}
-    (out / "counts.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+              "reasons": dict(quarantine.reasons), "kept": int(patients["rows"].to_numpy().sum())}
+    (out / WHOLE).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
 
 
 class _Reader:
@@ -93,8 +90,8 @@ class _Reader:
         self.counts: Counter[str] = Counter()
         self._codes: dict[tuple[int, int], float] = {}
 
-    def take(self, rows: Rows, quarantine: _Quarantine) -> dict[str, np.ndarray]:
-        """Columns of the measurements of one block."""
+    def take(self, rows: Rows, quarantine: _Quarantine) -> tuple[np.ndarray, ...]:
+        """subject, time, feature and value of the measurements of one block."""
         quarantine.add(rows.bad)
         self.counts.update(rows=rows.rows, interest=rows.item.size, returns=rows.returns)
         index = np.searchsorted(self.units.numbers, rows.item)
@@ -116,8 +113,7 @@ class _Reader:
         keep = ~(np.isnan(value) | nowhere | undated)
         self.counts.update(without_hadm=int((rows.hadm[keep] == NO_INTEGER).sum()),
                            without_stay=int((rows.stay[keep] == NO_INTEGER).sum()))
-        return {"subject": rows.subject[keep], "hadm": rows.hadm[keep], "stay": rows.stay[keep],
-                "time": rows.time[keep], "feature": self.units.features[index][keep], "value": value[keep]}
+        return rows.subject[keep], rows.time[keep], self.units.features[index][keep], value[keep]
 
     def _decoded(self, rows: Rows, index: np.ndarray, coded: np.ndarray) -> np.ndarray:
         features = self.units.features[index][coded]

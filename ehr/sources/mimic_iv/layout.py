@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.errors import DataError, MissingFileError
+from ehr.sources.places import seekable
 
 FORMATS = ("csv.gz", "csv", "parquet")
 # The columns that are read; a table may have more of the known ones, in any order.
@@ -118,8 +119,8 @@ def header(path: Path, kind: str) -> tuple[str, ...]:
     try:
         if kind == "parquet":
             import pyarrow.parquet as pq
-            return tuple(pq.read_schema(path).names)
-        with (gzip.open(path, "rt", encoding="utf-8-sig", newline="") if kind == "csv.gz"
+            return tuple(pq.read_schema(seekable(path)).names)
+        with (gzip.open(seekable(path), "rt", encoding="utf-8-sig", newline="") if kind == "csv.gz"
               else path.open(encoding="utf-8-sig", newline="")) as file:
             columns = next(csv.reader(file), [])
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:

@@ -10,27 +10,26 @@ The scan is compiled (numba) and runs without the GIL, so that unpacking and sca
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-NO_INTEGER = np.int64(-(2**63))
-NO_TIME = NO_INTEGER
+from ehr.sources.mimic_iv.fields import NO_INTEGER, NO_TIME, integer_of, number_of, seconds_of
+from ehr.sources.mimic_iv.marks import QUOTE, WORD, count, first, mark, nth
+
 # Why a row could not be read.
 FIELDS, INTEGER, TIME, NUMBER, KEY = 1, 2, 3, 4, 5
 REASONS = {FIELDS: "another number of fields than the header", INTEGER: "an identifier that is no whole number",
            TIME: "a time that is no YYYY-MM-DD HH:MM:SS", NUMBER: "a number that cannot be read",
            KEY: "an item that is no whole number"}
 _SKIP, _KEY, _INTEGER, _TIME, _NUMBER, _TEXT = 0, 1, 2, 3, 4, 5
-_QUOTE, _COMMA, _NEWLINE, _RETURN = 34, 44, 10, 13
+_COMMA, _NEWLINE, _RETURN = 44, 10, 13
 _FNV, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
 # Digest of an empty field.
 EMPTY = _FNV
-_TENS = 10.0 ** np.arange(23)
-# Whole numbers up to here and powers of ten up to 22 are exact, so their quotient is rounded once, as by float().
-_EXACT = np.int64(2**53)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Found:
     """R rows of one block.
 
     Attributes:
-        row: (R,) how many rows of the file stand before it, the header not counted.
+        row: (R,) how many rows of the block stand before it.
         key: (R,). integers: (R, I), NO_INTEGER where empty. time: (R,) seconds since 1970, NO_TIME where empty.
         number: (R,) NaN where empty. text: (R, X) digests, EMPTY where empty. span: (R, X, 2) their bytes in the block.
         bad_row, bad_reason, bad_span: rows that could not be read.
@@ -61,7 +60,7 @@ class Found:
 
 
 class Sieve:
-    """One file's sieve.
+    """One file's sieve; several threads may scan blocks of it at once.
 
     Args:
         header: all column names of the file, in order.
@@ -80,8 +79,8 @@ class Sieve:
         self._low = min(wanted)
         self._wanted = np.zeros(max(wanted) - self._low + 1, dtype=np.bool_)
         self._wanted[np.asarray(wanted) - self._low] = True
-        self._integers, self._texts, self.rows = len(integers), len(texts), 0
-        self._buffers: tuple[np.ndarray, ...] = ()
+        self._integers, self._texts = len(integers), len(texts)
+        self._own = threading.local()
 
     def scan(self, block: np.ndarray, last: bool) -> Found:
         """Scans whole rows of a block.
@@ -90,26 +89,29 @@ class Sieve:
             block: (B,) uint8; begins at the begin of a row.
             last: no more bytes follow, so that a row without a line end is whole.
         """
-        self._make_room(block.size)
-        found, bad, rows, returns, consumed = _scan(block, last, self.rows, self._roles, self._slots, self._low,
-                                                    self._wanted, *self._buffers)
-        self.rows += rows
-        row, key, integers, time, number, text, span = (buffer[:found].copy() for buffer in self._buffers[2:9])
-        bad_row, bad_reason, bad_span = (buffer[:bad].copy() for buffer in self._buffers[9:])
+        buffers = self._room(block.size)
+        found, bad, rows, returns, consumed = _scan(block, last, self._roles, self._slots, self._low, self._wanted,
+                                                    *buffers)
+        row, key, integers, time, number, text, span = (buffer[:found].copy() for buffer in buffers[1:8])
+        bad_row, bad_reason, bad_span = (buffer[:bad].copy() for buffer in buffers[8:])
         return Found(row, key, integers, time, number, text, span, bad_row, bad_reason, bad_span, rows, returns,
                      consumed)
 
-    def _make_room(self, size: int) -> None:
-        """Buffers for blocks of this size, kept from block to block: fresh memory costs as much as the scan."""
-        if self._buffers and self._buffers[1].size >= size:
-            return
+    def _room(self, size: int) -> tuple[np.ndarray, ...]:
+        """This thread's buffers for blocks of this size, kept from block to block: fresh memory costs as much as the
+        scan."""
+        kept: tuple[np.ndarray, ...] | None = getattr(self._own, "buffers", None)
+        if kept is not None and self._own.size >= size:
+            return kept
+        self._own.size = size = size + size // 4
         # The shortest row that can be read has a byte and a separator a field; one that cannot, a byte and a line end.
         room, bad_room = size // (2 * self._roles.size) + 2, size // 2 + 2
-        self._buffers = (
-            np.empty((size + 7) // 8 * 8, np.uint8), np.empty(size, np.int32), np.empty(room, np.int64),
-            np.empty(room, np.int64), np.empty((room, self._integers), np.int64), np.empty(room, np.int64),
-            np.empty(room), np.empty((room, self._texts), np.uint64), np.empty((room, self._texts, 2), np.int64),
+        self._own.buffers = buffers = (
+            np.empty((3, size // WORD + 1), np.uint64), np.empty(room, np.int64), np.empty(room, np.int64),
+            np.empty((room, self._integers), np.int64), np.empty(room, np.int64), np.empty(room),
+            np.empty((room, self._texts), np.uint64), np.empty((room, self._texts, 2), np.int64),
             np.empty(bad_room, np.int64), np.empty(bad_room, np.int8), np.empty((bad_room, 2), np.int64))
+        return buffers
 
 
 def digest(text: str) -> int:
@@ -121,60 +123,31 @@ def digest(text: str) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _separators(block, marks, places):
-    """Where commas, line ends and quotes stand, and their number.
-
-    Two passes: the first is a loop that becomes vector instructions, the second looks at eight bytes at once.
-    """
-    for place in range(block.size):
-        byte = block[place]
-        marks[place] = (byte == _COMMA) | (byte == _NEWLINE) | (byte == _QUOTE)
-    for place in range(block.size, (block.size + 7) // 8 * 8):
-        marks[place] = 0
-    words = marks.view(np.uint64)
-    count = 0
-    for index in range((block.size + 7) // 8):
-        word = words[index]
-        while word:
-            lowest = word & (~word + np.uint64(1))
-            word ^= lowest
-            place = index * 8
-            if lowest & np.uint64(0xFFFFFFFF00000000):
-                place += 4
-                lowest >>= np.uint64(32)
-            if lowest & np.uint64(0xFFFF0000):
-                place += 2
-                lowest >>= np.uint64(16)
-            if lowest & np.uint64(0xFF00):
-                place += 1
-            places[count] = place
-            count += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _scan(block, last, row_before, roles, slots, low, wanted, marks, places, out_row, out_key, out_integers, out_time,
-          out_number, out_text, out_span, bad_row, bad_reason, bad_span):
+def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_integers, out_time, out_number, out_text,
+          out_span, bad_row, bad_reason, bad_span):
     size, columns = block.size, roles.size
     starts, ends = np.empty(columns + 1, np.int64), np.empty(columns + 1, np.int64)
     key_field = 0
     for field in range(columns):
         if roles[field] == _KEY:
             key_field = field
-    count = _separators(block, marks, places)
-    found, bad, rows, returns, begin, at = 0, 0, 0, 0, 0, 0
+    open_end = mark(block, marks, False)
+    stray = open_end < 0
+    if stray:
+        open_end = mark(block, marks, True)
+    commas, lines, quotes = marks[0], marks[1], marks[2]
+    found, bad, rows, returns, begin = 0, 0, 0, 0, 0
     while begin < size:
-        plain = at + columns <= count and block[places[at + columns - 1]] == _NEWLINE
-        if plain:
-            for field in range(columns - 1):
-                plain &= block[places[at + field]] == _COMMA
-        if plain:
-            fields, after = columns, at + columns
-            line_end = np.int64(places[after - 1])
-        else:
-            fields, after, line_end = _fields(block, places, count, at, begin, last, starts, ends)
+        line_end = first(lines, begin, size)
+        careful = stray and count(quotes, begin, line_end) > 0
+        if careful:
+            fields, line_end = _fields(block, begin, last, starts, ends)
             if fields < 0:
                 break
+        elif line_end == size and (open_end or not last):
+            break
+        else:
+            fields = 1 + count(commas, begin, line_end)
         follows = line_end + 1
         if line_end > begin and block[line_end - 1] == _RETURN:
             returns += 1
@@ -184,73 +157,88 @@ def _scan(block, last, row_before, roles, slots, low, wanted, marks, places, out
             if fields != columns:
                 reason = FIELDS
             else:
-                if plain:
-                    start = np.int64(places[at + key_field - 1]) + 1 if key_field else begin
-                    stop = min(np.int64(places[at + key_field]), line_end)
-                else:
+                if careful:
                     start, stop = starts[key_field], min(ends[key_field], line_end)
-                key = _integer(block, start, stop)
+                else:
+                    start = nth(commas, begin, key_field) + 1 if key_field else begin
+                    stop = first(commas, start, size) if key_field < columns - 1 else line_end
+                    if start < stop and block[start] == QUOTE:
+                        start, stop = _bare(block, start, stop)
+                key = integer_of(block, start, stop)
                 if key == NO_INTEGER:
                     reason = KEY
                 else:
                     chosen = key >= low and key - low < wanted.size and wanted[key - low]
             if chosen:
-                if plain:
-                    start = begin
-                    for field in range(columns):
-                        starts[field], ends[field] = start, min(np.int64(places[at + field]), line_end)
-                        start = np.int64(places[at + field]) + 1
-                else:
-                    ends[columns - 1] = min(ends[columns - 1], line_end)
+                if not careful:
+                    _cut(block, commas, begin, line_end, starts, ends)
+                ends[columns - 1] = min(ends[columns - 1], line_end)
                 reason = _take(block, roles, slots, starts, ends, found, out_integers, out_time, out_number, out_text,
                                out_span)
                 if reason == 0:
-                    out_row[found], out_key[found] = row_before + rows, key
+                    out_row[found], out_key[found] = rows, key
                     found += 1
             if reason != 0:
-                bad_row[bad], bad_reason[bad] = row_before + rows, reason
+                bad_row[bad], bad_reason[bad] = rows, reason
                 bad_span[bad, 0], bad_span[bad, 1] = begin, line_end
                 bad += 1
             rows += 1
-        begin, at = follows, after
+        begin = follows
     return found, bad, rows, returns, min(begin, size)
 
 
 @njit(nogil=True, cache=True)
-def _fields(block, places, count, at, begin, last, starts, ends):
-    """The fields of a row that holds quotes, or too many or too few fields; (-1, ...) if its end is not in the block.
+def _bare(block, start, stop):
+    """A field without the quotes around it."""
+    if stop - start >= 2 and block[start] == QUOTE and block[stop - 1] == QUOTE:
+        return start + 1, stop - 1
+    return start, stop
+
+
+@njit(nogil=True, cache=True)
+def _cut(block, commas, begin, line_end, starts, ends):
+    """Begin and end of each field of a row that has as many as it should."""
+    last, start = starts.size - 2, begin
+    for field in range(last + 1):
+        stop = first(commas, start, line_end) if field < last else line_end
+        starts[field], ends[field] = _bare(block, start, stop)
+        start = stop + 1
+
+
+@njit(nogil=True, cache=True)
+def _fields(block, begin, last, starts, ends):
+    """The fields of a row that holds quotes, byte by byte; (-1, ...) if its end is not in the block.
 
     Returns:
-        number of fields, the first separator after the row, where its line end stands.
+        number of fields, and where its line end stands.
     """
-    size, field, start, inside = block.size, 0, begin, False
+    size, field, start, inside, place = block.size, 0, begin, False, begin
     while True:
-        line_end = at >= count
+        line_end = place >= size
         if line_end and (inside or not last):
-            return -1, at, size
-        place = np.int64(places[at]) if at < count else size
-        if at < count:
-            at += 1
-            if block[place] == _QUOTE:
+            return -1, size
+        if not line_end:
+            byte = block[place]
+            if byte == QUOTE:
                 # A quote opens at the begin of a field; a doubled one closes and opens again.
-                if inside or place == start or block[place - 1] == _QUOTE:
+                if inside or place == start or block[place - 1] == QUOTE:
                     inside = not inside
+                place += 1
                 continue
-            if inside:
+            if inside or (byte != _COMMA and byte != _NEWLINE):
+                place += 1
                 continue
-            line_end = block[place] == _NEWLINE
+            line_end = byte == _NEWLINE
         if field < starts.size - 1:
             stop = place
             if line_end and stop > start and block[stop - 1] == _RETURN:
                 stop -= 1
-            if stop - start >= 2 and block[start] == _QUOTE and block[stop - 1] == _QUOTE:
-                starts[field], ends[field] = start + 1, stop - 1
-            else:
-                starts[field], ends[field] = start, stop
+            starts[field], ends[field] = _bare(block, start, stop)
         field += 1
-        start = place + 1
         if line_end:
-            return field, at, place
+            return field, place
+        place += 1
+        start = place
 
 
 @njit(nogil=True, cache=True)
@@ -261,20 +249,20 @@ def _take(block, roles, slots, starts, ends, index, out_integers, out_time, out_
         if role == _INTEGER:
             out_integers[index, slot] = NO_INTEGER
             if stop > start:
-                value = _integer(block, start, stop)
+                value = integer_of(block, start, stop)
                 if value == NO_INTEGER:
                     return INTEGER
                 out_integers[index, slot] = value
         elif role == _TIME:
             out_time[index] = NO_TIME
             if stop > start:
-                out_time[index] = _seconds(block, start, stop)
+                out_time[index] = seconds_of(block, start, stop)
                 if out_time[index] == NO_TIME:
                     return TIME
         elif role == _NUMBER:
             out_number[index] = np.nan
             if stop > start:
-                value = _number(block, start, stop)
+                value = number_of(block, start, stop)
                 if np.isnan(value):
                     return NUMBER
                 out_number[index] = value
@@ -285,112 +273,3 @@ def _take(block, roles, slots, starts, ends, index, out_integers, out_time, out_
             out_text[index, slot] = value
             out_span[index, slot, 0], out_span[index, slot, 1] = start, stop
     return 0
-
-
-@njit(nogil=True, cache=True)
-def _integer(block, start, stop):
-    """A whole number of at most 18 digits; NO_INTEGER if it is none."""
-    negative = stop > start and block[start] == 45
-    if negative:
-        start += 1
-    if stop - start < 1 or stop - start > 18:
-        return NO_INTEGER
-    value = np.int64(0)
-    for place in range(start, stop):
-        digit = np.int64(block[place]) - 48
-        if digit < 0 or digit > 9:
-            return NO_INTEGER
-        value = value * 10 + digit
-    return -value if negative else value
-
-
-@njit(nogil=True, cache=True)
-def _number(block, start, stop):
-    """A decimal number, sign and exponent allowed; NaN if it is none. Correctly rounded up to 15 digits."""
-    negative = block[start] == 45
-    if negative or block[start] == 43:
-        start += 1
-    value, scale, digits, point, place = np.int64(0), 0, 0, False, start
-    while place < stop:
-        byte = block[place]
-        if byte == 46 and not point:
-            point = True
-        elif 48 <= byte <= 57:
-            digits += 1
-            if value < 100_000_000_000_000_000:
-                value = value * 10 + (np.int64(byte) - 48)
-                scale -= 1 if point else 0
-            elif not point:
-                scale += 1
-        else:
-            break
-        place += 1
-    if digits == 0:
-        return np.nan
-    if place < stop and (block[place] == 101 or block[place] == 69):
-        if place + 1 < stop and block[place + 1] == 43:
-            place += 1
-        exponent = _integer(block, place + 1, stop)
-        if exponent == NO_INTEGER or exponent > 400 or exponent < -400:
-            return np.nan
-        scale += exponent
-        place = stop
-    if place < stop:
-        return np.nan
-    if -22 <= scale <= 0 and value <= _EXACT:
-        result = value / _TENS[-scale]
-    elif 0 < scale <= 22 and value <= _EXACT:
-        result = value * _TENS[scale]
-    else:
-        result = value * 10.0 ** scale
-    return -result if negative else result
-
-
-@njit(nogil=True, cache=True)
-def _two(block, place):
-    """Two digits; -1 if they are none."""
-    first, second = np.int64(block[place]) - 48, np.int64(block[place + 1]) - 48
-    if first < 0 or first > 9 or second < 0 or second > 9:
-        return np.int64(-1)
-    return first * 10 + second
-
-
-@njit(nogil=True, cache=True)
-def _seconds(block, start, stop):
-    """YYYY-MM-DD, or with a blank or T and HH:MM[:SS[.f]], as seconds since 1970; NO_TIME if it is none."""
-    length = stop - start
-    if length < 10 or block[start + 4] != 45 or block[start + 7] != 45:
-        return NO_TIME
-    century, years = _two(block, start), _two(block, start + 2)
-    month, day = _two(block, start + 5), _two(block, start + 8)
-    if century < 0 or years < 0 or month < 1 or month > 12 or day < 1:
-        return NO_TIME
-    year = century * 100 + years
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    longest = 30 + (month + (month > 7)) % 2
-    if month == 2:
-        longest = 29 if leap else 28
-    if day > longest:
-        return NO_TIME
-    hour, minute, second = np.int64(0), np.int64(0), np.int64(0)
-    if length > 10:
-        if length < 16 or (block[start + 10] != 32 and block[start + 10] != 84) or block[start + 13] != 58:
-            return NO_TIME
-        hour, minute = _two(block, start + 11), _two(block, start + 14)
-        if length > 16:
-            if length < 19 or block[start + 16] != 58:
-                return NO_TIME
-            second = _two(block, start + 17)
-            if length > 19 and block[start + 19] != 46:
-                return NO_TIME
-            for place in range(start + 20, stop):
-                if block[place] < 48 or block[place] > 57:
-                    return NO_TIME
-    if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
-        return NO_TIME
-    # Days since 1970 of a date of the Gregorian calendar: years begin in March, so that the leap day comes last.
-    shifted = year - (1 if month <= 2 else 0)
-    era, of_era = shifted // 400, shifted % 400
-    of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-    days = era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468
-    return ((days * 24 + hour) * 60 + minute) * 60 + second

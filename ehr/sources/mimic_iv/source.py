@@ -16,13 +16,14 @@ import polars as pl
 from configs.schema import Cohort as Section
 from contracts.errors import DataError
 from ehr.attrition import Step
-from ehr.sources.days import daily_records
-from ehr.sources.icu_stays import Stays, contract_stays, windows_of
-from ehr.sources.mimic_iv.ingest import ingest
+from ehr.sources.days import Engine, daily_records, threads
+from ehr.sources.icu_stays import Stays, contract_stays, slot_of, windows_of
+from ehr.sources.mimic_iv.ingest import WHOLE, ingest
 from ehr.sources.mimic_iv.items import items
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.mimic_iv.stays import read_stays
 from ehr.sources.mimic_iv.targets import read_targets
+from ehr.sources.places import readable
 from ehr.sources.source import Source
 
 EVENTS = ("icu/chartevents", "hosp/labevents")
@@ -30,14 +31,16 @@ Report = Callable[[str, int, int], None]
 
 
 def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: Mapping[str, str],
-                  report: Report = lambda *_: None) -> Source:
+                  report: Report = lambda *_: None, *, parsed: Path | None = None,
+                  engine: Engine = threads) -> Source:
     """Reads an extract.
 
     Args:
         data: the folder with hosp/ and icu/, or one above it.
-        cache: where parsed tables and daily records are kept.
+        cache: where daily records are kept, and parsed tables if `parsed` names no other place.
         checksums: table name to sha256 of its file.
         report: called with (table, bytes read, bytes in all).
+        engine: aggregates the parts.
 
     Raises:
         MissingFileError, DataError: a table is missing or not what it should be.
@@ -47,9 +50,9 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
     extract = open_extract(data, ours.allow_extra_columns)
     read = read_stays(extract, section.outcome, ours.unit)
     windows = windows_of(read.stays, ours)
-    folders = [ingest(extract.tables[name], checksums[name], cache, ours.quarantine_limit, partial(report, name))
-               for name in EVENTS]
-    daily = daily_records(folders, windows, cache, items())
+    folders = [ingest(extract.tables[name], checksums[name], parsed or cache, ours.quarantine_limit,
+                      partial(report, name)) for name in EVENTS]
+    daily = daily_records(folders, windows, cache, items(), slot_of(section.outcome, ours), engine)
     if not daily.days.height:
         raise DataError("no measurement lies inside any stay", "stays have measurements of the 17 features",
                         "are chartevents and icustays of the same extract? Look at its attrition")
@@ -68,7 +71,7 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
 
 
 def _table_steps(folder: Path, name: str) -> list[Step]:
-    counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+    counts = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
     rows, interest, left = counts["rows"], counts["interest"], counts["interest"]
     steps = [Step(f"{name}: row of another item: not read", "rows", rows - interest, rows - interest, interest)]
     left -= counts["without_number"]
@@ -87,6 +90,6 @@ def _quarantine(read: Stays, folders: list[Path]) -> pl.DataFrame:
     """table, key (of a stay, or the number of the row), reason, text."""
     frames = [read.aside.with_columns(pl.lit("").alias("text"))]
     for folder, name in zip(folders, EVENTS, strict=True):
-        frames.append(pl.read_parquet(folder / "quarantine.parquet").select(
+        frames.append(pl.read_parquet(readable(folder / "quarantine.parquet")).select(
             pl.lit(name).alias("table"), pl.col("row").cast(pl.String).alias("key"), "reason", "text"))
     return pl.concat(frames)

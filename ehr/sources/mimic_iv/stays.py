@@ -12,6 +12,7 @@ from contracts.errors import DataError
 from ehr.attrition import Step
 from ehr.sources.icu_stays import Judge, Outcome, Stays, Unit, chosen, judged, labelled
 from ehr.sources.mimic_iv.layout import NEEDED, Extract, Table
+from ehr.sources.places import readable
 
 # Ages above 89 are given as 91 by PhysioNet.
 OLDEST = 91
@@ -50,9 +51,10 @@ def _read(table: Table, judge: Judge) -> pl.DataFrame:
     needed = list(NEEDED[table.name])
     try:
         if table.format == "parquet":
-            raw = pl.read_parquet(table.path, columns=needed).select(pl.all().cast(pl.String))
+            raw = pl.read_parquet(readable(table.path), columns=needed).select(pl.all().cast(pl.String))
         else:
-            raw = pl.read_csv(table.path, infer_schema_length=0, encoding="utf8").rename(str.strip).select(needed)
+            raw = pl.read_csv(readable(table.path), infer_schema_length=0, encoding="utf8")
+            raw = raw.rename(str.strip).select(needed)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{table.path.name}: {str(error).splitlines()[0][:200]}", "a whole CSV file, a field a column",
                         "copy the file again, or correct that row") from error

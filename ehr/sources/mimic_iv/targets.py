@@ -26,6 +26,7 @@ from contracts.errors import DataError
 from ehr.attrition import Step
 from ehr.sources.mimic_iv.layout import OPTIONAL, Extract, Table
 from ehr.sources.mimic_iv.phenotypes import FORMS, phenotypes, plain
+from ehr.sources.places import readable
 
 REMAINING = "remaining_days"
 PHENOTYPE = "phenotype: "
@@ -121,10 +122,11 @@ def _diagnoses(table: Table) -> pl.DataFrame:
     needed = OPTIONAL[DIAGNOSES]
     try:
         if table.format == "parquet":
-            raw = pl.read_parquet(table.path, columns=list(needed))
+            raw = pl.read_parquet(readable(table.path), columns=list(needed))
         else:
             places = sorted(table.columns.index(name) for name in needed)
-            raw = pl.read_csv(table.path, columns=places, infer_schema=False, encoding="utf8").rename(str.strip)
+            raw = pl.read_csv(readable(table.path), columns=places, infer_schema=False, encoding="utf8")
+            raw = raw.rename(str.strip)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{table.path.name}: {str(error).splitlines()[0][:200]}", "a whole CSV file, a field a column",
                         "copy the file again, or correct that row") from error

@@ -139,7 +139,7 @@ def test_a_rule_that_matches_nothing_is_a_counted_warning(tmp_path):
     ({"features": {"Heart Rat": {"codes": [{"code": "Puls"}]}}}, "unknown feature 'Heart Rat'; features of catalogue"),
     ({"features": None}, "maps no code to any feature"),
     ({"features": {"Weight": {"codes": [{"code": "W", "unit": "stone"}]}}}, "unit 'stone' is not that of the cat"),
-    ({"features": {"Weight": {"codes": [{"code": "W", "prefix": "W"}]}}}, "exactly one of code, prefix and regex"),
+    ({"features": {"Weight": {"codes": [{"code": "W", "prefix": "W"}]}}}, "exactly one of code, prefix, regex, parent"),
     ({"features": {"Weight": {"codes": [{"regex": "W("}]}}}, "no regular expression"),
     ({"features": {"Weight": {"codes": [{"code": "W", "factor": 2, "unit": "kg"}]}}}, "a factor or a unit, not both"),
     ({"death": None}, "no outcome"), ({"stays": None}, "stays: Field required"), ({"birht": []}, "birht"),
@@ -204,7 +204,8 @@ def test_the_cohort_stage_knows_every_file_by_its_digest(tmp_path):
     folder = write_dataset(tmp_path / "meds")
     session = SimpleNamespace(config=SimpleNamespace(cohort=section), data=folder, workspace=tmp_path)
     digests = _source_files(session)
-    assert list(digests) == ["data/held_out/0.parquet", "data/train/0.parquet", "mapping/hospital.yaml"]
+    assert list(digests) == ["data/held_out/0.parquet", "data/train/0.parquet", "metadata/codes.parquet",
+                             "mapping/hospital.yaml"]
     assert digests["mapping/hospital.yaml"] == hashlib.sha256((tmp_path / "hospital.yaml").read_bytes()).hexdigest()
     source = read_source(section, 42, folder, tmp_path / "cache", digests)
     assert (source.name, source.files) == ("meds", digests)
@@ -231,3 +232,31 @@ def test_codes_of_mimic_iv_borrow_items_units_and_conversions(tmp_path):
     assert source.days["pH"].null_count() == source.days.height  # item 51491 is of urine
     assert sorted(source.stays["age"]) == [69.0, 69.0, 91.0]
     assert source.stays.sort("admitted_at")["label"].to_list() == [0, 0, 1]
+
+
+def by_parent(name):
+    return {**MAPPING["features"], "Heart Rate": {"codes": [{"parent": name}]}}
+
+
+@pytest.mark.parametrize("name", ["Vitalzeichen:Puls", "LOINC/8867-4"])
+def test_a_rule_may_name_a_parent_of_its_codes_however_far_above(tmp_path, name):
+    assert values(read(tmp_path, features=by_parent(name)), "Heart Rate") == [85.0, 70.0, 120.0]
+
+
+def test_what_codes_descend_from_decides_the_cohort(tmp_path):
+    about = write_dataset(tmp_path / "meds") / "metadata" / "codes.parquet"
+    before = read(tmp_path, data=tmp_path / "meds", features=by_parent("LOINC/8867-4"))
+    pl.DataFrame({"code": ["GEW"], "parent_codes": [["LOINC/8867-4"]]}).write_parquet(about)
+    with pytest.raises(ConfigError, match="code 'GEW' is matched twice"):
+        read(tmp_path, data=tmp_path / "meds", features=by_parent("LOINC/8867-4"))
+    pl.DataFrame({"code": ["FiO2"], "description": ["oxygen"]}).write_parquet(about)  # no parents at all
+    after = read(tmp_path, data=tmp_path / "meds", features=by_parent("LOINC/8867-4"))
+    assert before.files != after.files
+    assert values(after, "Heart Rate") == [] and "parent 'LOINC/8867-4'" in str(after.quarantine["key"].to_list())
+
+
+def test_metadata_that_cannot_be_read_is_refused(tmp_path):
+    about = write_dataset(tmp_path / "meds") / "metadata" / "codes.parquet"
+    about.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"metadata/codes.parquet"):
+        read(tmp_path, data=tmp_path / "meds")

@@ -63,7 +63,7 @@ def test_daily_records_equal_those_of_the_plain_way(extract, checksums, cache):
     stays = read_stays(extract, "mortality", "all").stays.select(
         "stay", "subject", pl.col("intime").dt.epoch("s").alias("begin"), pl.col("outtime").dt.epoch("s").alias("end"))
     names = items().catalogue.names
-    events = (measured.drop("stay").join(stays, on="subject").filter(pl.col("time").is_between("begin", "end"))
+    events = (measured.join(stays, on="subject").filter(pl.col("time").is_between("begin", "end"))
               .select("stay", "time", pl.col("feature").cast(pl.Int64), "value").unique())
     parts = events.filter(pl.col("feature").is_in([names.index(f"Glasgow coma scale {part}") for part in (
         "eye opening", "motor response", "verbal response")]))

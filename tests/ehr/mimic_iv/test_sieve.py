@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,21 +23,23 @@ def sieve():
 
 def scan(text, block=1 << 20):
     """All blocks one after the other: rows, and what could not be read."""
-    one, data, at, rows, bad = sieve(), text.encode(), 0, [], []
+    one, data, at, before, rows, bad = sieve(), text.encode(), 0, 0, [], []
     while at < len(data):
         piece = data[at:at + block]
         last = at + block >= len(data)
         found = one.scan(np.frombuffer(piece, np.uint8), last)
         for place in range(found.key.size):
             start, stop = found.span[place, 0]
-            rows.append((int(found.row[place]), int(found.key[place]), found.integers[place].tolist(),
+            rows.append((before + int(found.row[place]), int(found.key[place]), found.integers[place].tolist(),
                          int(found.time[place]), float(found.number[place]), piece[start:stop].decode(),
                          int(found.text[place, 0])))
-        bad += list(zip(found.bad_row.tolist(), [REASONS[reason] for reason in found.bad_reason], strict=True))
+        reasons = [REASONS[reason] for reason in found.bad_reason]
+        bad += list(zip((before + found.bad_row).tolist(), reasons, strict=True))
         if not found.consumed:
-            assert not last
+            if last:  # a quote that never closes
+                break
             block *= 2
-        at += found.consumed
+        at, before = at + found.consumed, before + found.rows
     return rows, bad
 
 
@@ -117,3 +120,52 @@ def test_numbers_of_up_to_fifteen_digits_are_rounded_as_python_does(digits, plac
     text = f"{digits}e-{places}" if exponent else f"{digits / 10**places:.{places}f}"[:17]
     rows, _ = scan(line(number=text))
     assert rows[0][4] == float(text)
+
+
+def plainly(text):
+    """Numbers of the rows with as many fields as the header whose item is wanted, with their `value`; and of the others
+    that cannot be read. One letter at a time: a quote counts where it opens a field, or inside of one, or doubled."""
+    rows, fields, field, inside, before, found, bad, number = [], [], "", False, ",", [], [], 0
+    for place, letter in enumerate(text):
+        if letter == '"' and (inside or before in ",\n" or before == '"'):
+            inside = not inside
+        if not inside and letter in ",\n":
+            fields.append(field)
+            if letter == "\n":
+                rows.append(fields)
+                fields = []
+            field = ""
+        else:
+            field += letter
+        before = letter
+        if place + 1 == len(text) and not inside and (field or fields):
+            rows.append([*fields, field])
+    for fields in rows:
+        if fields[-1].endswith("\r"):
+            fields[-1] = fields[-1][:-1]
+        if fields == [""]:
+            continue
+        bare = [one[1:-1] if len(one) >= 2 and one[0] == one[-1] == '"' else one for one in fields]
+        if len(bare) != len(HEADER) or not re.fullmatch("-?[0-9]{1,18}", bare[4]):
+            bad.append(number)
+        elif int(bare[4]) in WANTED:
+            if all(re.fullmatch("|-?[0-9]{1,18}", one) for one in (*bare[:2], bare[6])) and not bare[3]:
+                found.append((number, bare[5]))
+            else:
+                bad.append(number)
+        number += 1
+    return found, bad
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.one_of(
+    st.sampled_from(['1,,,,7,v,\n', '1,,"a,b",,7,"v\nw",\n', '1,,,,9,v,\r\n', '"1",,,,"7","v",""\n', '\n',
+                     '1,,a"b,,7,v,\n', '1,,"a"b"c,d",,7,v,\n', ',' * 30 + '\n',
+                     '1,,' + 'x' * 70 + ',,7,"' + 'y,' * 40 + '",\n']),
+    st.text(alphabet='",\n\r17v', max_size=12)), max_size=12), st.integers(1, 400))
+def test_whatever_stands_in_the_file_is_read_as_one_letter_after_the_other(pieces, block):
+    text = "".join(pieces)
+    found, bad = scan(text, block)
+    expected, wrong = plainly(text)
+    assert [(row, value) for row, *_, value, _ in found] == expected
+    assert [row for row, _ in bad] == wrong
