@@ -96,8 +96,9 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
         unchanged, days, counts = _unchanged(place, digests, known)
         changed = windows.filter(~pl.col("subject").is_in(unchanged.implode()))
         fresh = list(engine(_parts(folders, tables, changed, known)))
-        days = pl.concat([days, *(_day_frame(one, known) for one in fresh)])
-        counts = pl.concat([counts, *(_count_frame(one, known) for one in fresh)])
+        if fresh:
+            days = pl.concat([days, _day_frame(fresh, known)])
+            counts = pl.concat([counts, _count_frame(fresh, known)])
         with drafted(place) as draft:
             for name, frame in (("days", days), ("counts", counts), ("patients", digests)):
                 frame.write_parquet(draft / f"{name}.parquet", compression="lz4")
@@ -155,17 +156,19 @@ def _parts(folders: Sequence[Path], tables: Sequence[pl.DataFrame], windows: pl.
     return parts
 
 
-def _day_frame(daily: Daily, known: Rules) -> pl.DataFrame:
-    names = known.catalogue.names
-    values = pl.DataFrame(daily.values, schema=dict.fromkeys(names, pl.Float64), nan_to_null=True)
-    dates = pl.Series("date", daily.day.astype(np.int32)).cast(pl.Date)
-    return pl.DataFrame({"subject": daily.subject, "stay": daily.stay, "date": dates}).hstack(values).with_columns(
+def _day_frame(fresh: Sequence[Daily], known: Rules) -> pl.DataFrame:
+    subject, stay, day, values = (np.concatenate([getattr(one, name) for one in fresh])
+                                  for name in ("subject", "stay", "day", "values"))
+    measured = pl.DataFrame(values, schema=dict.fromkeys(known.catalogue.names, pl.Float64), nan_to_null=True)
+    dates = pl.Series("date", day.astype(np.int32)).cast(pl.Date)
+    return pl.DataFrame({"subject": subject, "stay": stay, "date": dates}).hstack(measured).with_columns(
         pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")
 
 
-def _count_frame(daily: Daily, known: Rules) -> pl.DataFrame:
-    counts = pl.DataFrame(daily.counts, schema=dict.fromkeys((*COUNTS, *known.catalogue.names), pl.Int64))
-    return counts.select(pl.Series("subject", daily.subjects), pl.all())
+def _count_frame(fresh: Sequence[Daily], known: Rules) -> pl.DataFrame:
+    counts = np.concatenate([one.counts for one in fresh])
+    frame = pl.DataFrame(counts, schema=dict.fromkeys((*COUNTS, *known.catalogue.names), pl.Int64))
+    return frame.select(pl.Series("subject", np.concatenate([one.subjects for one in fresh])), pl.all())
 
 
 def _steps(totals: dict[str, int], known: Rules) -> tuple[Step, ...]:

@@ -6,25 +6,22 @@ in a thread of its own, blocks are scanned side by side; at most a few blocks ar
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from contracts.errors import DataError
 from ehr.sources.mimic_iv.layout import Table
 from ehr.sources.mimic_iv.sieve import NO_INTEGER, NO_TIME, REASONS, Found, Sieve, digest
+from ehr.sources.mimic_iv.unpacking import LONGEST_ROW, Block, Unpacker
 from ehr.sources.places import seekable
 
-BLOCK = 4 << 20
-# A row that is longer than this is a quote that was never closed.
-LONGEST_ROW = 64 << 20
+# Blocks that are scanned or wait for it.
 _AHEAD = 4
 _SCANS = 2
 IDENTIFIERS = ("subject_id", "hadm_id", "stay_id")
@@ -86,125 +83,53 @@ def _csv(table: Table, wanted: list[int]) -> Iterator[Rows]:
     integers = [name for name in IDENTIFIERS if name in table.columns]
     sieve = Sieve(table.columns, "itemid", wanted, integers, "charttime", "valuenum", TEXTS)
     left, before = b"", 0
-    for found, data, read, last in _scanned(table, sieve):
-        if left:
-            data = left + data
-            found = sieve.scan(np.frombuffer(data, np.uint8), last)
-        left = data[found.consumed:]
-        if len(left) > LONGEST_ROW or (left and last):
-            raise DataError(f"{table.path.name}: a quote that opens after data row {before + found.rows} never closes",
-                            "quotes come in pairs", "correct that row, or copy the file again")
-        yield _rows(found, data, integers, before, read)
-        before += found.rows
+    with Unpacker(table, _AHEAD + 2) as unpacker, closing(_scanned(unpacker, sieve)) as scanned:
+        for found, block in scanned:
+            data = block.data
+            if left:
+                data = np.frombuffer(bytearray(left) + data.tobytes(), np.uint8)
+                found = sieve.scan(data, block.last)
+            left = data[found.consumed:].tobytes()
+            if len(left) > LONGEST_ROW or (left and block.last):
+                raise DataError(f"{table.path.name}: a quote that opens after data row {before + found.rows} never "
+                                "closes", "quotes come in pairs", "correct that row, or copy the file again")
+            yield _rows(found, data, integers, before, block.read)
+            before += found.rows
+            unpacker.give_back(block)
 
 
-def _scanned(table: Table, sieve: Sieve) -> Iterator[tuple[Found, bytes, int, bool]]:
-    """What the sieve found in each block, the block, bytes of the packed file read so far, and whether it is the last;
-    in the file's order, a few blocks ahead."""
-    waiting: deque[tuple[Future[Found], bytes, int, bool]] = deque()
-    with ThreadPoolExecutor(_SCANS, f"scan {table.name}") as pool:
+def _scanned(unpacker: Unpacker, sieve: Sieve) -> Iterator[tuple[Found, Block]]:
+    """What the sieve found in each block; in the file's order, a few blocks ahead."""
+    waiting: deque[tuple[Future[Found], Block]] = deque()
+    with ThreadPoolExecutor(_SCANS, "scan") as pool:
         try:
-            for data, read, last in _lines(table):
-                waiting.append((pool.submit(sieve.scan, np.frombuffer(data, np.uint8), last), data, read, last))
+            for block in unpacker:
+                waiting.append((pool.submit(sieve.scan, block.data, block.last), block))
                 if len(waiting) > _AHEAD:
-                    yield _done(*waiting.popleft())
+                    yield waiting[0][0].result(), waiting.popleft()[1]
             while waiting:
-                yield _done(*waiting.popleft())
+                yield waiting[0][0].result(), waiting.popleft()[1]
         finally:
-            for found, *_ in waiting:
+            for found, _ in waiting:
                 found.cancel()
 
 
-def _done(found: Future[Found], data: bytes, read: int, last: bool) -> tuple[Found, bytes, int, bool]:
-    return found.result(), data, read, last
-
-
-def _lines(table: Table) -> Iterator[tuple[bytes, int, bool]]:
-    """Blocks that end with a line end (the last one: with the file), without the header."""
-    left, header = b"", True
-    for chunk, read, last in _ahead(table):
-        data = left + chunk
-        begin = data.find(b"\n") + 1 if header else 0
-        if header and not begin and last:
-            begin = len(data)
-        end = len(data) if last else data.rfind(b"\n") + 1
-        left, header = data[end:], header and not begin
-        if len(left) > LONGEST_ROW:
-            raise DataError(f"{table.path.name}: no line end in {LONGEST_ROW >> 20} MiB",
-                            "rows end with LF or CR LF", "copy the file again, as text with such line ends")
-        if end > begin or last:
-            yield data[begin:end], read, last
-
-
-def _rows(found: Found, data: bytes, integers: list[str], before: int, read: int) -> Rows:
+def _rows(found: Found, data: np.ndarray, integers: list[str], before: int, read: int) -> Rows:
     columns = {name: found.integers[:, place] for place, name in enumerate(integers)}
     absent = np.full(found.key.size, NO_INTEGER)
 
+    def text(span: np.ndarray) -> str:
+        return data[span[0]:span[1]].tobytes().decode("utf-8", "replace")
+
     def spelling(code: int) -> str:
         row, slot = np.argwhere(found.text == np.uint64(code))[0]
-        start, stop = found.span[row, slot]
-        return data[start:stop].decode("utf-8", "replace").replace('""', '"')
+        return text(found.span[row, slot]).replace('""', '"')
 
-    bad = [(before + int(row), REASONS[int(reason)], data[start:stop][:200].decode("utf-8", "replace"))
-           for row, reason, (start, stop) in zip(found.bad_row, found.bad_reason, found.bad_span, strict=True)]
+    bad = [(before + int(row), REASONS[int(reason)], text(span)[:200])
+           for row, reason, span in zip(found.bad_row, found.bad_reason, found.bad_span, strict=True)]
     subject, hadm, stay = (columns.get(name, absent) for name in IDENTIFIERS)
     return Rows(found.key, subject, hadm, stay, found.time, found.number, found.text[:, 0], found.text[:, 1], spelling,
                 found.row + before, found.rows, found.returns, bad, read)
-
-
-def _ahead(table: Table) -> Iterator[tuple[bytes, int, bool]]:
-    """Unpacked chunks, bytes of the packed file read so far, and whether it is the last; one thread ahead."""
-    chunks: queue.Queue[Any] = queue.Queue(_AHEAD)
-    stop = threading.Event()
-
-    def put(item: Any) -> None:
-        while not stop.is_set():
-            try:
-                chunks.put(item, timeout=0.5)
-                return
-            except queue.Full:
-                continue
-
-    def unpack() -> None:
-        try:
-            with table.path.open("rb") as packed:
-                stream = _stream(packed, table.format)
-                while not stop.is_set() and (chunk := stream.read(BLOCK)):
-                    put((chunk, packed.tell()))
-            put(None)
-        except Exception as error:  # noqa: BLE001 - it is raised again in the thread that reads
-            put(error)
-
-    thread = threading.Thread(target=unpack, name=f"unpack {table.name}", daemon=True)
-    thread.start()
-    try:
-        waiting: tuple[bytes, int] | None = None
-        while True:
-            item = chunks.get()
-            if isinstance(item, Exception):
-                raise _damaged(table.path, item) from item
-            if waiting is not None:
-                yield (*waiting, item is None)
-            if item is None:
-                return
-            waiting = item
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _stream(packed: BinaryIO, kind: str) -> Any:
-    if kind == "csv":
-        return packed
-    from isal import igzip
-    return igzip.IGzipFile(fileobj=packed)
-
-
-def _damaged(path: Path, error: Exception) -> Exception:
-    if isinstance(error, EOFError | OSError) or type(error).__name__ in ("IsalError", "error", "BadGzipFile"):
-        return DataError(f"{path.name} is truncated or damaged: {error}", "a whole gzip file",
-                         "copy it again and compare its checksum with SHA256SUMS.txt")
-    return error
 
 
 def _parquet(table: Table, wanted: list[int]) -> Iterator[Rows]:

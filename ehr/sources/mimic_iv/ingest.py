@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 from contracts.errors import DataError
 from ehr.sources.drafts import drafted, locked
 from ehr.sources.mimic_iv.blocks import Rows, blocks
-from ehr.sources.mimic_iv.items import Items, UnitTable, items
+from ehr.sources.mimic_iv.items import Items, items
 from ehr.sources.mimic_iv.layout import Table
 from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
+from ehr.sources.mimic_iv.units import KEPT, NO_NUMBER, UNKNOWN_TEXT, UNKNOWN_UNIT, UnitTable
 from ehr.sources.parts import Scatter, sort_parts
 
 FORMAT = 2
@@ -83,47 +84,30 @@ def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_p
 
 
 class _Reader:
-    """Rows to measurements: units to those of the catalogue, coded texts to numbers."""
+    """Rows to measurements; what is none is counted, or set aside."""
 
     def __init__(self, known: Items, table: str) -> None:
-        self.units, self._known = UnitTable(known, table), known
+        self.units = UnitTable(known, table)
         self.counts: Counter[str] = Counter()
-        self._codes: dict[tuple[int, int], float] = {}
 
     def take(self, rows: Rows, quarantine: _Quarantine) -> tuple[np.ndarray, ...]:
         """subject, time, feature and value of the measurements of one block."""
         quarantine.add(rows.bad)
         self.counts.update(rows=rows.rows, interest=rows.item.size, returns=rows.returns)
-        index = np.searchsorted(self.units.numbers, rows.item)
-        for code in self.units.unknown(np.unique(rows.unit)):
-            self.units.teach(int(code), "" if code == EMPTY else rows.spelling(int(code)))
-        value = self.units.convert(index, rows.unit, rows.number)
-        coded = self.units.coded[index]
-        if coded.any():
-            value[coded] = self._decoded(rows, index, coded)
-        wordless = np.isnan(rows.number) & ~coded
-        unknown_unit = np.isnan(value) & ~wordless & ~coded
-        unknown_text = np.isnan(value) & coded
+        feature, value, why = self.units.convert(rows.item, rows.unit, rows.number, rows.value, rows.spelling)
+        numbers = why == KEPT
         nowhere, undated = rows.subject == NO_INTEGER, rows.time == NO_TIME
-        for reason, wrong in (("a unit nobody knows for this item", unknown_unit),
-                              ("a text nobody knows for this item", unknown_text & (rows.value != EMPTY)),
-                              ("no subject_id", nowhere), ("no charttime", undated & ~nowhere)):
+        for reason, wrong in (("a unit nobody knows for this item", why == UNKNOWN_UNIT),
+                              ("a text nobody knows for this item", why == UNKNOWN_TEXT),
+                              ("no subject_id", numbers & nowhere), ("no charttime", numbers & undated & ~nowhere)):
             quarantine.note(rows, wrong, reason)
-        self.counts.update(without_number=int((wordless | (unknown_text & (rows.value == EMPTY))).sum()))
-        keep = ~(np.isnan(value) | nowhere | undated)
-        self.counts.update(without_hadm=int((rows.hadm[keep] == NO_INTEGER).sum()),
-                           without_stay=int((rows.stay[keep] == NO_INTEGER).sum()))
-        return rows.subject[keep], rows.time[keep], self.units.features[index][keep], value[keep]
-
-    def _decoded(self, rows: Rows, index: np.ndarray, coded: np.ndarray) -> np.ndarray:
-        features = self.units.features[index][coded]
-        values = np.empty(features.size)
-        for place, (feature, code) in enumerate(zip(features.tolist(), rows.value[coded].tolist(), strict=True)):
-            if (feature, code) not in self._codes:
-                text = "" if code == EMPTY else rows.spelling(code).strip()
-                self._codes[feature, code] = float(self._known.coded[feature].get(text, np.nan))
-            values[place] = self._codes[feature, code]
-        return values
+        keep = numbers & ~nowhere & ~undated
+        self.counts.update(without_number=int(np.count_nonzero(why == NO_NUMBER)),
+                           without_hadm=int(np.count_nonzero(keep & (rows.hadm == NO_INTEGER))),
+                           without_stay=int(np.count_nonzero(keep & (rows.stay == NO_INTEGER))))
+        if keep.all():
+            return rows.subject, rows.time, feature, value
+        return rows.subject[keep], rows.time[keep], feature[keep], value[keep]
 
 
 class _Quarantine:

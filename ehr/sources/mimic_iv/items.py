@@ -1,7 +1,6 @@
 """Items of MIMIC-IV and what they mean: item id and unit to feature, factor and offset (`items.yaml`).
 
-In: the YAML, read once. Out: an `Items`; `readings_of` turns the number columns of many rows into values in the
-catalogue's units at once.
+In: the YAML, read once. Out: an `Items`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from contracts.errors import ContractError
@@ -115,47 +113,3 @@ def items() -> Items:
 
 def _items_of(entry: Mapping[str, Any], feature: int) -> list[Item]:
     return [Item(number, table, feature, unit) for table in TABLES for number, unit in entry.get(table, {}).items()]
-
-
-class UnitTable:
-    """Factor and offset of each pair of item and unit that occurs, found once a pair.
-
-    Args:
-        known: all items. table: whose rows are read.
-    """
-
-    def __init__(self, known: Items, table: str) -> None:
-        self._known, self._items = known, known.of_table(table)
-        self.numbers = np.array([item.number for item in self._items], dtype=np.int64)
-        self.features = np.array([item.feature for item in self._items], dtype=np.int8)
-        self.coded = np.array([item.feature in known.coded for item in self._items], dtype=np.bool_)
-        self._units: dict[int, int] = {}
-        self._factor, self._offset = (np.empty((len(self._items), 0)) for _ in range(2))
-
-    def teach(self, digest: int, spelling: str) -> None:
-        """Learns how a unit is spelt whose digest `Found.text` holds; units it knows already are passed over."""
-        if digest in self._units:
-            return
-        self._units[digest] = len(self._units)
-        pairs = [self._known.conversion(item, spelling) or (np.nan, np.nan) for item in self._items]
-        column = np.array(pairs).reshape(-1, 2)
-        self._factor = np.column_stack([self._factor, column[:, 0]])
-        self._offset = np.column_stack([self._offset, column[:, 1]])
-
-    def unknown(self, digests: np.ndarray) -> np.ndarray:
-        """Those of the distinct digests that were not taught yet."""
-        return np.array([digest for digest in digests if int(digest) not in self._units], dtype=np.uint64)
-
-    def convert(self, index: np.ndarray, unit: np.ndarray, number: np.ndarray) -> np.ndarray:
-        """Values in the catalogue's units.
-
-        Args:
-            index: (R,) index of the item. unit: (R,) digests, all taught. number: (R,) as written.
-
-        Returns:
-            (R,); NaN where nobody knows the unit.
-        """
-        digests, inverse = np.unique(unit, return_inverse=True)
-        column = np.array([self._units[int(digest)] for digest in digests], dtype=np.int64)[inverse]
-        value: np.ndarray = number * self._factor[index, column] + self._offset[index, column]
-        return value

@@ -1,7 +1,8 @@
 """Where commas, line ends and quotes stand in a block of bytes, as bits of 64-bit words.
 
 Sixty-four bytes are compared at once; from then on a row is a few machine words (the way of simdjson: Langdale and
-Lemire 2019). Compiled; in: a block (B,) uint8. Out: (3, B // 64 + 1) words, for commas, line ends and quotes.
+Lemire 2019). Compiled; in: a block (B,) uint8. Out: (4, B // 64 + 2) words: of
+commas, line ends and quotes, and how many commas stand before each word.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def mark(block, marks, blind):
         1 where the block ends inside quotes, -1 where a quote stands inside of a field that does not begin with one
         (then what is inside of quotes is not to be had this way), else 0.
     """
-    inside, before, stray = np.uint64(0), np.uint64(1), np.uint64(0)
+    inside, before, stray, total = np.uint64(0), np.uint64(1), np.uint64(0), np.uint64(0)
     rest = np.zeros(WORD, np.uint8)
     whole = block.size // WORD
     rest[:block.size - whole * WORD] = block[whole * WORD:]
@@ -85,47 +86,52 @@ def mark(block, marks, blind):
             commas &= ~within
             lines &= ~within
         before = ends >> np.uint64(63)
-        marks[0, word], marks[1, word], marks[2, word] = commas, lines, quotes
+        marks[0, word], marks[1, word], marks[2, word], marks[3, word] = commas, lines, quotes, total
+        total += _ones(commas)
+    marks[3, whole + 1] = total
     return -1 if stray else np.int64(inside & np.uint64(1))
 
 
 @njit(nogil=True, cache=True)
 def first(marks, place, size):
     """Where the first mark at or behind a place stands; `size` if there is none."""
-    word = place // WORD
-    bits = marks[word] & (_FULL << np.uint64(place % WORD))
+    word = place >> 6
+    bits = marks[word] & (_FULL << np.uint64(place & 63))
     while not bits:
         word += 1
-        if word * WORD >= size:
+        if word << 6 >= size:
             return size
         bits = marks[word]
-    return word * WORD + np.int64(_lowest(bits))
+    return (word << 6) + np.int64(_lowest(bits))
 
 
 @njit(nogil=True, cache=True)
 def count(marks, begin, end):
     """Marks from `begin` on and before `end`."""
-    word, last = begin // WORD, end // WORD
-    bits = marks[word] & (_FULL << np.uint64(begin % WORD))
+    word, last = begin >> 6, end >> 6
+    bits = marks[word] & (_FULL << np.uint64(begin & 63))
     total = np.int64(0)
     while word < last:
         total += np.int64(_ones(bits))
         word += 1
         bits = marks[word]
-    return total + np.int64(_ones(bits & ~(_FULL << np.uint64(end % WORD))))
+    return total + np.int64(_ones(bits & ~(_FULL << np.uint64(end & 63))))
 
 
 @njit(nogil=True, cache=True)
-def nth(marks, place, number):
-    """Where the `number`th mark (the first is 1) at or behind a place stands; there are as many."""
-    word = place // WORD
-    bits = marks[word] & (_FULL << np.uint64(place % WORD))
-    ones = np.int64(_ones(bits))
-    while ones < number:
-        number -= ones
+def before(marks, totals, place):
+    """Marks before a place."""
+    word = place >> 6
+    return np.int64(totals[word] + _ones(marks[word] & ~(_FULL << np.uint64(place & 63))))
+
+
+@njit(nogil=True, cache=True)
+def nth(marks, totals, place, number):
+    """Where the mark stands before which there are `number` others in the block, at or behind a place; it is there."""
+    word = place >> 6
+    while np.int64(totals[word + 1]) <= number:
         word += 1
-        bits = marks[word]
-        ones = np.int64(_ones(bits))
-    for _ in range(number - 1):
+    bits = marks[word]
+    for _ in range(number - np.int64(totals[word])):
         bits &= bits - np.uint64(1)
-    return word * WORD + np.int64(_lowest(bits))
+    return (word << 6) + np.int64(_lowest(bits))

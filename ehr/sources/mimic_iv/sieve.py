@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from ehr.sources.mimic_iv.fields import NO_INTEGER, NO_TIME, integer_of, number_of, seconds_of
-from ehr.sources.mimic_iv.marks import QUOTE, WORD, count, first, mark, nth
+from ehr.sources.mimic_iv.marks import QUOTE, WORD, before, count, first, mark, nth
 
 # Why a row could not be read.
 FIELDS, INTEGER, TIME, NUMBER, KEY = 1, 2, 3, 4, 5
@@ -107,7 +107,7 @@ class Sieve:
         # The shortest row that can be read has a byte and a separator a field; one that cannot, a byte and a line end.
         room, bad_room = size // (2 * self._roles.size) + 2, size // 2 + 2
         self._own.buffers = buffers = (
-            np.empty((3, size // WORD + 1), np.uint64), np.empty(room, np.int64), np.empty(room, np.int64),
+            np.empty((4, size // WORD + 2), np.uint64), np.empty(room, np.int64), np.empty(room, np.int64),
             np.empty((room, self._integers), np.int64), np.empty(room, np.int64), np.empty(room),
             np.empty((room, self._texts), np.uint64), np.empty((room, self._texts, 2), np.int64),
             np.empty(bad_room, np.int64), np.empty(bad_room, np.int8), np.empty((bad_room, 2), np.int64))
@@ -135,8 +135,8 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
     stray = open_end < 0
     if stray:
         open_end = mark(block, marks, True)
-    commas, lines, quotes = marks[0], marks[1], marks[2]
-    found, bad, rows, returns, begin = 0, 0, 0, 0, 0
+    commas, lines, quotes, totals = marks[0], marks[1], marks[2], marks[3]
+    found, bad, rows, returns, begin, seen = 0, 0, 0, 0, 0, 0
     while begin < size:
         line_end = first(lines, begin, size)
         careful = stray and count(quotes, begin, line_end) > 0
@@ -147,7 +147,8 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
         elif line_end == size and (open_end or not last):
             break
         else:
-            fields = 1 + count(commas, begin, line_end)
+            seen = before(commas, totals, begin)
+            fields = 1 + before(commas, totals, line_end) - seen
         follows = line_end + 1
         if line_end > begin and block[line_end - 1] == _RETURN:
             returns += 1
@@ -160,7 +161,7 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
                 if careful:
                     start, stop = starts[key_field], min(ends[key_field], line_end)
                 else:
-                    start = nth(commas, begin, key_field) + 1 if key_field else begin
+                    start = nth(commas, totals, begin, seen + key_field - 1) + 1 if key_field else begin
                     stop = first(commas, start, size) if key_field < columns - 1 else line_end
                     if start < stop and block[start] == QUOTE:
                         start, stop = _bare(block, start, stop)

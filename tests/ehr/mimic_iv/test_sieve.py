@@ -27,7 +27,7 @@ def scan(text, block=1 << 20):
     while at < len(data):
         piece = data[at:at + block]
         last = at + block >= len(data)
-        found = one.scan(np.frombuffer(piece, np.uint8), last)
+        found = one.scan(np.frombuffer(bytearray(piece), np.uint8), last)
         for place in range(found.key.size):
             start, stop = found.span[place, 0]
             rows.append((before + int(found.row[place]), int(found.key[place]), found.integers[place].tolist(),
