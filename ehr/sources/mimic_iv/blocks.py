@@ -7,7 +7,7 @@ in a thread of its own, blocks are scanned side by side; at most a few blocks ar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def _csv(table: Table, wanted: list[int]) -> Iterator[Rows]:
             unpacker.give_back(block)
 
 
-def _scanned(unpacker: Unpacker, sieve: Sieve) -> Iterator[tuple[Found, Block]]:
+def _scanned(unpacker: Unpacker, sieve: Sieve) -> Generator[tuple[Found, Block], None, None]:
     """What the sieve found in each block; in the file's order, a few blocks ahead."""
     waiting: deque[tuple[Future[Found], Block]] = deque()
     with ThreadPoolExecutor(_SCANS, "scan") as pool:
