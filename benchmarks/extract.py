@@ -65,9 +65,10 @@ def warm(folder: Path) -> dict[str, Any]:
     """Parsed tables to daily records, none of them known."""
     for stale in (folder / ".cache").glob("days-*"):
         shutil.rmtree(stale)
-    began = time.perf_counter()
     folders, rows = parsed(folder, folder / ".cache")
-    days = daily_records(folders, windows(folder), folder / ".cache", items())
+    stays = windows(folder)
+    began = time.perf_counter()
+    days = daily_records(folders, stays, folder / ".cache", items())
     return figures(rows, began, computed=days.computed, reused=days.reused)
 
 
@@ -85,8 +86,9 @@ def newer(folder: Path) -> dict[str, Any]:
             for rows_ in (frame, more.with_columns(pl.col("value") + 1.0, pl.col("time") + 60)):
                 scatter.add(*(rows_[name].to_numpy() for name in COLUMNS))
     sort_parts(changed)
+    stays = windows(folder)
     began = time.perf_counter()
-    days = daily_records([changed, *folders[1:]], windows(folder), cache, items())
+    days = daily_records([changed, *folders[1:]], stays, cache, items())
     return figures(rows, began, computed=days.computed, reused=days.reused)
 
 

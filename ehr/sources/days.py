@@ -22,7 +22,7 @@ from ehr.sources.drafts import drafted, locked
 from ehr.sources.parts import mix, part_of, read_part
 from ehr.sources.places import readable
 
-FORMAT = 2
+FORMAT = 3
 WORKERS = 2
 
 
@@ -101,7 +101,7 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
             counts = pl.concat([counts, _count_frame(fresh, known)])
         with drafted(place) as draft:
             for name, frame in (("days", days), ("counts", counts), ("patients", digests)):
-                frame.write_parquet(draft / f"{name}.parquet", compression="lz4")
+                frame.write_ipc(draft / f"{name}.arrow")
     totals = counts.drop("subject").sum()
     return Days(days.drop("subject").sort("stay", "date"), _steps(totals.row(0, named=True), known),
                 digests.height - unchanged.len(), unchanged.len())
@@ -135,7 +135,7 @@ def _unchanged(place: Path, digests: pl.DataFrame, known: Rules) -> tuple[pl.Ser
                                 **dict.fromkeys(names, pl.Float64)})
     counts = pl.DataFrame(schema=dict.fromkeys(("subject", *COUNTS, *names), pl.Int64))
     try:
-        old, *frames = (pl.read_parquet(place / f"{name}.parquet") for name in ("patients", "days", "counts"))
+        old, *frames = (pl.read_ipc(place / f"{name}.arrow") for name in ("patients", "days", "counts"))
     except (OSError, pl.exceptions.PolarsError):
         return pl.Series("subject", [], dtype=pl.Int64), days, counts
     same = digests.join(old, on=["subject", "digest"], how="semi").select("subject")

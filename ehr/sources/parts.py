@@ -21,7 +21,7 @@ from numba import njit
 from ehr.sources.places import is_local, seekable
 
 PARTS = 64
-ROW_GROUP = 16_384
+ROW_GROUP = 4_096
 COLUMNS = ("subject", "time", "feature", "value")
 _BUFFER = 8_192
 _SORTS = 2
@@ -123,8 +123,9 @@ def read_part(folder: Path, part: int, starts: np.ndarray, rows: np.ndarray) -> 
     path = folder / _name(part)
     with pq.ParquetFile(seekable(path), memory_map=is_local(path)) as file:
         wanted = np.zeros(file.num_row_groups + 1, np.int64)
-        np.add.at(wanted, starts // ROW_GROUP, 1)
-        np.add.at(wanted, (starts + rows - 1) // ROW_GROUP + 1, -1)
+        size = file.metadata.row_group(0).num_rows if file.num_row_groups else ROW_GROUP
+        np.add.at(wanted, starts // size, 1)
+        np.add.at(wanted, (starts + rows - 1) // size + 1, -1)
         groups = np.flatnonzero(np.cumsum(wanted[:-1]))
         table = file.read_row_groups(groups.tolist(), columns=list(COLUMNS), use_threads=False)
     return Measurements(*(table[name].to_numpy() for name in COLUMNS))
