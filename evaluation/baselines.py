@@ -15,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from contracts.errors import ContractError, DataError, MissingFileError
@@ -32,7 +33,7 @@ Visit = Literal["last", "first"]
 _PENALTIES = {"C": [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]}
 _MOMENTS = ("mean", "sd", "low", "high")
 _SEX = [0.5, 0.5, 0.0, 1.0]
-_TREES = {"min_samples_leaf": [5, 20], "max_iter": [50, 150]}
+_TREES = {"trees__min_samples_leaf": [5, 20], "trees__max_iter": [50, 150]}
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,24 @@ def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Ma
 class _Model:
     """A fitted classifier, the columns it reads, and their scaling (None: it reads raw values)."""
 
-    classifier: ClassifierMixin
+    classifier: ClassifierMixin | Pipeline
     columns: Sequence[int]
     scaling: Floats | None = None
 
     def risks(self, values: Floats) -> Floats:
         inputs = values if self.scaling is None else _standard(values, self.scaling)
         return np.asarray(self.classifier.predict_proba(inputs[:, self.columns])[:, 1])
+
+
+class _Observed(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Leaves out the features of which no row of the fit has a value: the trees cannot bin them."""
+
+    def fit(self, values: Floats, _labels: Ints | None = None) -> _Observed:
+        self.columns_ = np.flatnonzero(~np.isnan(values).all(axis=0))
+        return self
+
+    def transform(self, values: Floats) -> Floats:
+        return values[:, self.columns_]
 
 
 def _fitted(table: Table, seed: int) -> dict[str, tuple[_Model, str]]:
@@ -154,15 +166,17 @@ def _fitted(table: Table, seed: int) -> dict[str, tuple[_Model, str]]:
     everything = range(len(table.names))
     linear = GridSearchCV(LogisticRegression(max_iter=5000), _PENALTIES, scoring="neg_log_loss", cv=folds)
     linear.fit(_standard(values, table.scaling), labels)
-    trees = GridSearchCV(HistGradientBoostingClassifier(random_state=seed, early_stopping=False, max_leaf_nodes=8),
-                         _TREES, scoring="neg_log_loss", cv=folds)
+    boosted = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, max_leaf_nodes=8)
+    trees = GridSearchCV(Pipeline([("observed", _Observed()), ("trees", boosted)]), _TREES, scoring="neg_log_loss",
+                         cv=folds)
     trees.fit(values, labels)
     single, name = _best_single(values, labels, table)
     chosen = f"chosen on {labels.size} training stays by log loss, {folds.get_n_splits()} folds"
     return {LOGISTIC: (_Model(linear.best_estimator_, everything, table.scaling),
                        f"C = {linear.best_params_['C']:g}, {chosen}"),
             BOOSTING: (_Model(trees.best_estimator_, everything),
-                       f"{trees.best_params_['max_iter']} trees, leaves of {trees.best_params_['min_samples_leaf']} "
+                       f"{trees.best_params_['trees__max_iter']} trees, leaves of "
+                       f"{trees.best_params_['trees__min_samples_leaf']} "
                        f"or more, {chosen}"),
             SINGLE: (single, f"{name}, largest AUROC on {labels.size} training stays")}
 

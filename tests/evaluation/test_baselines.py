@@ -63,6 +63,17 @@ def test_a_chosen_list_of_stays_is_judged_in_its_order(tmp_path: Path) -> None:
     assert verdicts.filter(pl.col("arm") == LOGISTIC)["stay_id"].to_list() == ["s008", "s002", "s005"]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_feature_that_hardly_any_stay_has_is_no_obstacle(tmp_path: Path, kept: int) -> None:
+    write_cohort(tmp_path)
+    filled = pl.read_parquet(tmp_path / "filled.parquet")
+    rare = next(name for name in filled.columns if name == "Lactate")
+    first = pl.col("stay_id").is_in(filled["stay_id"].unique(maintain_order=True).head(kept).implode())
+    filled.with_columns(pl.when(first).then(pl.col(rare)).alias(rare)).write_parquet(tmp_path / "filled.parquet")
+    verdicts, _ = judge_baselines(tmp_path, seed=1, visits=["last"])
+    assert verdicts["probability"].is_finite().all() and verdicts["probability"].n_unique() > 10
+
+
 def test_a_training_stay_is_never_judged(tmp_path: Path) -> None:
     write_cohort(tmp_path)
     with pytest.raises(ContractError, match="not in the test split"):
