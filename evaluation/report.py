@@ -25,6 +25,8 @@ from evaluation.case_study import CaseStudy
 from evaluation.verdicts import STYLE_OF_ARM
 
 MOST_STAYS, MOST_TOKENS = 48, 20
+# Test stays of each outcome below which a figure says nothing.
+FEWEST = 10
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -103,7 +105,17 @@ def headline(table: pl.DataFrame, reference: str) -> list[str]:
     if simple is not None:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
                          f"{_figure(simple, 'auprc')} on the same stays.")
-    return sentences
+    return [*_few(int(table["n"][0]), int(table["positives"][0])), *sentences]
+
+
+def _few(stays: int, positives: int) -> list[str]:
+    """A warning where one outcome is so rare among the test stays that no figure says anything."""
+    rarest = min(positives, stays - positives)
+    if rarest >= FEWEST:
+        return []
+    return [f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The "
+            "figures show that the study runs; they say nothing about how good an arm is, whatever their intervals and "
+            "p-values."]
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from contracts.patients import Patient
 from evaluation import paper_figures, tables
 from evaluation.baselines import judge_expert
 from evaluation.case_study import CaseStudy, Segment, choose, mark, study_case
-from evaluation.report import ReportBundle, flat, render
+from evaluation.report import FEWEST, ReportBundle, flat, headline, render
 from prompts.mentions import Mention
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
 
@@ -194,3 +194,12 @@ def test_the_overlap_is_the_jaccard_index_of_canonical_names(bundle: ReportBundl
 def test_nested_values_become_dotted_rows() -> None:
     assert flat({"a": {"b": 1.23456, "c": [1, 2]}, "d": [{"e": None}]}) == [
         ("a.b", "1.235"), ("a.c", "1, 2"), ("d[0].e", "–")]
+
+
+@pytest.mark.parametrize(("positives", "warned"), [(2, True), (FEWEST, False), (38, True), (30, False)])
+def test_too_few_stays_of_one_outcome_come_before_every_figure(positives: int, warned: bool) -> None:
+    table = pl.DataFrame({"arm": ["expert"], "reading": ["model"], "n": [40], "positives": [positives],
+                          **{f"{name}_{part}": [0.5] for name in ("auroc", "auprc", "brier")
+                             for part in ("point", "mean", "sd")}, "auroc_gap_p": [None]})
+    first = headline(table, "decomposition")[0]
+    assert first.startswith(f"Only {min(positives, 40 - positives)} of the 40 test stays") == warned
