@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 POLL_SECONDS = 0.2
+DYING_SECONDS = 20.0
 PR_SET_PDEATHSIG = 1
 
 
@@ -40,16 +41,20 @@ def _die_with_supervisor() -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Ids of the living processes of a process group, without this one."""
+    """Ids of the living processes of a process group, without this one.
+
+    A killed process whose first thread is already a zombie lives on, and holds its port, until its last thread is gone.
+    """
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            state, _, its_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(its_group) == group and state != "Z":
+        state, its_group, threads = fields[0], int(fields[2]), int(fields[17])
+        if its_group == group and (state != "Z" or threads > 1):
             members.append(int(entry.name))
     return members
 
@@ -78,6 +83,9 @@ def supervise(parent: int, grace: float, command: list[str]) -> int:
             time.sleep(POLL_SECONDS)
     signal_group(signal.SIGKILL)
     code = child.wait()
+    deadline = time.monotonic() + DYING_SECONDS
+    while group_members(os.getpgrp()) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
     return code if code >= 0 else 128 - code
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -30,6 +31,8 @@ from serving.guard import checked_address
 HEALTH_SECONDS = 5.0
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.2
+PORT_SECONDS = 20.0
+PORTS = range(20_000, 32_768)
 TAIL_LINES = 30
 MOST_RESTARTS = 5
 KEY_VARIABLE = "EAG_RL_API_KEY"
@@ -152,7 +155,7 @@ class VllmServer:
     def _command(self) -> tuple[list[str], dict[str, str]]:
         """Command and environment; settles the port."""
         device = installed_device()
-        self._port = free_port(self._port)
+        self._port = free_port(self._port, patience=PORT_SECONDS if self.epoch else 0.0)
         launch = Launch(self._model, self._dtype, self._lora_rank, self._seed, self._port, self.api_key)
         return arguments(launch, self.section, device), environment(launch, device)
 
@@ -268,21 +271,45 @@ def connect(server: Server) -> Client:
     return Client(server.base_url, server.api_key, server.section, server.context, recover=recover)
 
 
-def free_port(port: int) -> int:
+def free_port(port: int, patience: float = 0.0) -> int:
     """`port` if it is free on 127.0.0.1, or any free one for 0.
+
+    Args:
+        patience: how long a port in use may take to become free [s]: after a restart the dying server may still hold
+            it.
 
     Raises:
         ServerError: the port is in use.
     """
+    if port == 0:
+        return _any_free_port()
+    deadline = time.monotonic() + patience
+    while (reason := _refused(port)) is not None:
+        if time.monotonic() >= deadline:
+            raise ServerError(f"port {port} on 127.0.0.1 is in use ({reason})", "the server's port is free",
+                              "set serving.port=0 for a free one, or end the program that holds it")
+        time.sleep(POLL_SECONDS)
+    return port
+
+
+def _any_free_port() -> int:
+    """A free port below those that the system gives to outgoing connections, so that none of them takes it later."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        if _refused(port) is None:
+            return port
+    raise ServerError(f"all ports from {PORTS.start} to {PORTS.stop - 1} on 127.0.0.1 are in use", "one is free",
+                      "name one with serving.port")
+
+
+def _refused(port: int) -> str | None:
+    """Why 127.0.0.1:`port` cannot be bound; None: it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise ServerError(f"port {port} on 127.0.0.1 is in use ({error.strerror})", "the server's port is free",
-                              "set serving.port=0 for a free one, or end the program that holds it") from error
-        found: int = probe.getsockname()[1]
-        return found
+            return str(error.strerror)
+    return None
 
 
 def _answers(base_url: str) -> bool:

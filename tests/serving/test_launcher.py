@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def test_a_child_that_dies_leaves_no_orphans(tmp_path):
     subprocess.run([sys.executable, "-I", launcher.__file__, str(os.getpid()), "1", "--", sys.executable, "-c", code],
                    start_new_session=True, timeout=30, check=True)
     wait_until(lambda: not alive(int(pids.read_text())))
+
+
+def test_a_process_lives_until_its_last_thread_is_gone():
+    code = ("import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); "
+            f"ctypes.CDLL(None).syscall({60 if platform.machine() == 'x86_64' else 93}, 0)")  # exit of this thread only
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        wait_until(lambda: not alive(child.pid))  # the first thread is a zombie
+        assert launcher.group_members(child.pid) == [child.pid]
+    finally:
+        child.kill()
+    wait_until(lambda: launcher.group_members(child.pid) == [])
+    child.wait()
 
 
 def test_a_parent_that_is_gone_already_starts_nothing(tmp_path):

@@ -99,6 +99,20 @@ def test_a_port_in_use_is_an_error_before_anything_starts(pretend, tmp_path):
     assert not (tmp_path / "pids").exists()
 
 
+def test_a_restart_waits_for_a_port_that_is_held_for_a_moment(pretend):
+    with pretend() as running:
+        port = int(running.base_url.rpartition(":")[2])
+        running.stop()
+        taken = socket.socket()
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        threading.Timer(0.5, taken.close).start()
+        running.ensure()
+        assert running.healthy()
+        assert running.base_url.endswith(f":{port}")
+
+
 def test_a_folder_without_a_model_is_an_error(tmp_path):
     with pytest.raises(ModelError, match="holds no config.json"):
         VllmServer(tmp_path / "nothing", Serving(), tmp_path, "float32", 8, 0).start()
