@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ehr.extracts.bedside import MEAN_HOURS, Hours, Rows, assemble, charted_at, unstamped
+from ehr.extracts.bedside import MEAN_HOURS, Hours, Rows, assemble, charted_at, mixed, unstamped
 from ehr.extracts.chart_items import FEATURES, INTUBATED, ONCE, OTHERS, Group, Item
 from ehr.extracts.dirt import NO_ADMISSION, NO_STAY, TEXTS, UNITS
 from ehr.extracts.people import LINE, MINUTE, VENTILATOR, People
@@ -50,7 +50,7 @@ def chart(people: People, hours: Hours, signs: dict[str, np.ndarray], others: fl
         rng: generator of the piece.
     """
     parts = [part for group in FEATURES for part in _group(people, hours, signs, group, rng)]
-    return assemble([*parts, _others(people, hours, others, rng)], rng)
+    return assemble([*parts, _others(people, hours, others, rng)], people)
 
 
 def _group(people: People, hours: Hours, signs: dict[str, np.ndarray], group: Group,
@@ -119,7 +119,7 @@ def chart_frame(rows: Rows, people: People) -> pl.DataFrame:
         "storetime": times(rows.time + MINUTE * (1 + (stamp >> 10) % 90)), "itemid": np.array(ITEM_IDS)[rows.item],
         "value": worded(number, rows.text, _WORDS), "valuenum": number,
         "valueuom": pl.Series(_UNITS, dtype=pl.String).gather(rows.unit),
-        "warning": ((stamp >> 17) % 64 == 0).astype(np.int64)})
+        "warning": (mixed(stamp, rows.serial) % 64 == 0).astype(np.int64)})
 
 
 def emptied(values: np.ndarray, gone: np.ndarray) -> pl.Series:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from ehr.extracts.bedside import Rows
+from ehr.extracts.bedside import Rows, mixed
 from ehr.extracts.people import DAY, People
 
 # The index of a kind is its number in `Rows.kind`.
@@ -84,13 +84,14 @@ def strew(rows: Rows, people: People, kinds: Sequence[int], rate: float, counts:
 
 
 def _spoilt(rows: Rows, people: People, rng: np.random.Generator) -> Rows:
-    kind, even = rows.kind, rows.stamp % 2 == 0
+    kind, chance = rows.kind, mixed(rows.stamp, rows.serial)
+    even = chance % 2 == 0
     away = rng.integers(*_FAR, kind.size)
     begin, end = people.stays.begin[rows.stay], people.stays.end[rows.stay]
     outside = np.where(even, begin - away, end + away) // 60 * 60
     silent = np.isin(kind, (TEXT, REDACTED))
     number = np.where(kind == IMPOSSIBLE, np.where(even, _IMPOSSIBLE, -1.0 - np.abs(rows.number)), rows.number)
-    words = np.where(kind == REDACTED, 1, 2 + rows.stamp % (len(TEXTS) - 2))
+    words = np.where(kind == REDACTED, 1, 2 + (chance >> 1) % (len(TEXTS) - 2))
     text = np.where(kind == IMPOSSIBLE, 0, np.where(silent, words, rows.text))
     return replace(rows, time=np.where(kind == OUTSIDE, outside, rows.time), number=np.where(silent, np.nan, number),
                    text=text, unit=np.where(kind == UNIT, np.where(rows.unit == 1, 2, 1), rows.unit))

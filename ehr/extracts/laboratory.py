@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ehr.extracts.bedside import Hours, Rows, assemble, charted_at, unstamped
+from ehr.extracts.bedside import Hours, Rows, assemble, charted_at, mixed, unstamped
 from ehr.extracts.charting import emptied, worded
 from ehr.extracts.dirt import HIDDEN, TEXTS, UNITS
 from ehr.extracts.lab_items import COMMENTS, FEATURES, OTHERS, Lab
@@ -28,25 +28,30 @@ _UNIT = np.array([_UNITS.index(lab.unit) for lab in LABS])
 _LOW, _HIGH, _DIGITS, _HIDDEN = (np.array([getattr(lab, name) for lab in LABS], float)
                                  for name in ("low", "high", "digits", "hidden"))
 _NORMAL = np.array([lab.normal or (np.nan, np.nan) for lab in LABS], float)
+_KIND = np.array([sorted({lab.category for lab in LABS}).index(lab.category) for lab in LABS])
 _LONGEST_BEFORE = 200 * DAY
+# Blood is drawn in one hour of five.
+_DRAWN = 0.2
 _PRIORITIES = ("ROUTINE", "STAT", None)
 
 
 def report(people: People, hours: Hours, signs: dict[str, np.ndarray], rng: np.random.Generator) -> Rows:
     """Draws clean rows (see `ehr.extracts.charting.chart`)."""
-    parts = [_feature(people, hours, signs, place, rng) for place in range(len(FEATURES))]
-    rows = assemble([*parts, _others(people, hours, rng)], rng)
-    return _partly_outside(rows, people, rng)
+    drawn = np.flatnonzero(rng.random(hours.hour.size) < _DRAWN)
+    parts = [_feature(people, hours, signs, place, drawn, rng) for place in range(len(FEATURES))]
+    rows = assemble([*parts, _others(people, hours, drawn, rng)], people)
+    return _partly_outside(rows, people)
 
 
-def _feature(people: People, hours: Hours, signs: dict[str, np.ndarray], place: int, rng: np.random.Generator) -> Rows:
+def _feature(people: People, hours: Hours, signs: dict[str, np.ndarray], place: int, drawn: np.ndarray,
+             rng: np.random.Generator) -> Rows:
     lab = LABS[place]
-    which = np.flatnonzero(rng.random(hours.hour.size) < lab.per_hour)
+    which = drawn[rng.random(drawn.size) < lab.per_hour / _DRAWN]
     return _rows(people, hours, which, np.full(which.size, place), signs[lab.sign][which], rng)
 
 
-def _others(people: People, hours: Hours, rng: np.random.Generator) -> Rows:
-    which = np.repeat(np.arange(hours.hour.size), rng.poisson((1 - INTEREST_SHARE) * PER_HOUR, hours.hour.size))
+def _others(people: People, hours: Hours, drawn: np.ndarray, rng: np.random.Generator) -> Rows:
+    which = np.repeat(drawn, rng.poisson((1 - INTEREST_SHARE) * PER_HOUR / _DRAWN, drawn.size))
     weights = np.array([lab.weight for lab in LABS]).cumsum()
     item = np.searchsorted(weights, rng.random(which.size) * weights[-1], side="right")
     scale = 10.0 ** _DIGITS[item]
@@ -67,11 +72,12 @@ def _without_admission(rows: Rows) -> np.ndarray:
     return rows.stamp % 4 == 0
 
 
-def _partly_outside(rows: Rows, people: People, rng: np.random.Generator) -> Rows:
+def _partly_outside(rows: Rows, people: People) -> Rows:
     """Moves half of the rows without an admission to before the patient's first one."""
     patient = people.admissions.patient
     first = people.admissions.begin[np.r_[True, patient[1:] != patient[:-1]]]
-    before = first[patient[people.stays.admission[rows.stay]]] - rng.integers(DAY, _LONGEST_BEFORE, rows.stay.size)
+    before = first[patient[people.stays.admission[rows.stay]]] - (
+        DAY + 17 * rows.stamp % (_LONGEST_BEFORE - DAY))
     away = _without_admission(rows) & (rows.stamp % 8 == 0)
     rows.time[away] = before[away] // MINUTE * MINUTE
     return rows
@@ -88,7 +94,7 @@ def lab_frame(rows: Rows, people: People, first: int) -> pl.DataFrame:
     return pl.DataFrame({
         "labevent_id": first + rows.serial, "subject_id": people.patients.subject[people.admissions.patient[admission]],
         "hadm_id": emptied(people.admissions.hadm[admission], _without_admission(rows)),
-        "specimen_id": 1_000_000 + stamp * 2_654_435_761 % (1 << 26), "itemid": np.array(LAB_IDS)[rows.item],
+        "specimen_id": 1_000_000 + mixed(stamp, _KIND[rows.item]) % (1 << 26), "itemid": np.array(LAB_IDS)[rows.item],
         "order_provider_id": _chosen(order.to_list(), ordered), "charttime": times(rows.time),
         "storetime": times(rows.time + MINUTE * (5 + (stamp >> 9) % 110)), "value": worded(number, rows.text, _WORDS),
         "valuenum": number, "valueuom": pl.Series(_UNITS, dtype=pl.String).gather(rows.unit),
@@ -100,7 +106,8 @@ def lab_frame(rows: Rows, people: People, first: int) -> pl.DataFrame:
 
 def _comments(rows: Rows) -> pl.Series:
     own = [lab.comment for lab in LABS]
-    chosen = np.where((rows.stamp >> 7) % 8 == 0, len(own) + (rows.stamp >> 16) % len(COMMENTS), rows.item)
+    chance = mixed(rows.stamp, rows.serial)
+    chosen = np.where(chance % 8 == 0, len(own) + (chance >> 9) % len(COMMENTS), rows.item)
     return pl.Series([*own, *COMMENTS], dtype=pl.String).gather(chosen)
 
 

@@ -20,7 +20,7 @@ import polars as pl
 
 from contracts.errors import ConfigError, StorageError
 from contracts.features import catalogue
-from ehr.extracts.bedside import MEAN_HOURS, Rows, pieces, shuffled, signs
+from ehr.extracts.bedside import MEAN_HOURS, Rows, filed, pieces, signs
 from ehr.extracts.charting import ITEM_IDS, chart, chart_frame, d_items, features_per_stay
 from ehr.extracts.dirt import IN_CHARTS, IN_LABS, Tally, strew, tally
 from ehr.extracts.files import Table, open_table, write_checksums, write_parquet
@@ -178,7 +178,7 @@ def _final(rows: Rows, people: People, kinds: Sequence[int], order: _Order, coun
            rng: np.random.Generator) -> Rows:
     if order.dirty:
         rows = strew(rows, people, kinds, order.dirty, counts, rng)
-    return shuffled(rows, people)
+    return filed(rows, people)
 
 
 def _truth(people: People) -> pl.DataFrame:

@@ -207,12 +207,15 @@ def test_labs_without_an_admission_are_of_a_stay_or_before_the_first_admission(c
     assert before.height / labs.height == pytest.approx(0.125, abs=0.02)
 
 
-def test_rows_are_grouped_by_patient_but_not_sorted_by_time(clean: Extract) -> None:
-    for name in (CHART, LABS):
+def test_rows_are_by_patient_and_time_and_charted_in_rounds(clean: Extract) -> None:
+    # The MIMIC-IV demo: 18.4 rows of chartevents and 18.4 of labevents a patient and moment, 9.7 of these a specimen.
+    for name, least in ((CHART, 10), (LABS, 3)):
         rows = table(clean, name)
         assert rows["subject_id"].is_sorted() and rows["subject_id"].n_unique() > 30
-        backwards = rows.select((pl.col("charttime").diff().over("subject_id") < pl.duration()).mean()).item()
-        assert 0.4 < backwards < 0.6
+        assert rows.select((pl.col("charttime").diff().over("subject_id") < pl.duration()).mean()).item() == 0
+        assert rows.height / rows.select(pl.struct("subject_id", "charttime").n_unique()).item() > least
+    once = table(clean, CHART).group_by("stay_id", "charttime").agg(pl.col("caregiver_id", "storetime").n_unique())
+    assert once.select(pl.col("caregiver_id", "storetime").max()).row(0) == (1, 1)
 
 
 def test_no_measurement_of_a_feature_is_there_twice(clean: Extract) -> None:

@@ -115,20 +115,20 @@ def _scanned(unpacker: Unpacker, sieve: Sieve) -> Generator[tuple[Found, Block],
 
 
 def _rows(found: Found, data: np.ndarray, integers: list[str], before: int, read: int) -> Rows:
-    columns = {name: found.integers[:, place] for place, name in enumerate(integers)}
+    columns = {name: found.integers[place] for place, name in enumerate(integers)}
     absent = np.full(found.key.size, NO_INTEGER)
 
     def text(span: np.ndarray) -> str:
         return data[span[0]:span[1]].tobytes().decode("utf-8", "replace")
 
     def spelling(code: int) -> str:
-        row, slot = np.argwhere(found.text == np.uint64(code))[0]
-        return text(found.span[row, slot]).replace('""', '"')
+        slot, row = np.argwhere(found.text == np.uint64(code))[0]
+        return text(found.span[slot, row]).replace('""', '"')
 
     bad = [(before + int(row), REASONS[int(reason)], text(span)[:200])
            for row, reason, span in zip(found.bad_row, found.bad_reason, found.bad_span, strict=True)]
     subject, hadm, stay = (columns.get(name, absent) for name in IDENTIFIERS)
-    return Rows(found.key, subject, hadm, stay, found.time, found.number, found.text[:, 0], found.text[:, 1], spelling,
+    return Rows(found.key, subject, hadm, stay, found.time, found.number, found.text[0], found.text[1], spelling,
                 found.row + before, found.rows, found.returns, bad, read)
 
 

@@ -95,8 +95,12 @@ class _Reader:
         quarantine.add(rows.bad)
         self.counts.update(rows=rows.rows, interest=rows.item.size, returns=rows.returns)
         feature, value, why = self.units.convert(rows.item, rows.unit, rows.number, rows.value, rows.spelling)
-        numbers = why == KEPT
         nowhere, undated = rows.subject == NO_INTEGER, rows.time == NO_TIME
+        if not (why.any() or nowhere.any() or undated.any()):
+            self.counts.update(without_number=0, without_hadm=int(np.count_nonzero(rows.hadm == NO_INTEGER)),
+                               without_stay=int(np.count_nonzero(rows.stay == NO_INTEGER)))
+            return rows.subject, rows.time, feature, value
+        numbers = why == KEPT
         for reason, wrong in (("a unit nobody knows for this item", why == UNKNOWN_UNIT),
                               ("a text nobody knows for this item", why == UNKNOWN_TEXT),
                               ("no subject_id", numbers & nowhere), ("no charttime", numbers & undated & ~nowhere)):
@@ -105,8 +109,6 @@ class _Reader:
         self.counts.update(without_number=int(np.count_nonzero(why == NO_NUMBER)),
                            without_hadm=int(np.count_nonzero(keep & (rows.hadm == NO_INTEGER))),
                            without_stay=int(np.count_nonzero(keep & (rows.stay == NO_INTEGER))))
-        if keep.all():
-            return rows.subject, rows.time, feature, value
         return rows.subject[keep], rows.time[keep], feature[keep], value[keep]
 
 

@@ -1,8 +1,7 @@
-"""Where commas, line ends and quotes stand in a block of bytes, as bits of 64-bit words.
+"""Where commas and line ends stand in a block of bytes, and in which 64 bytes there are quotes.
 
-Sixty-four bytes are compared at once; from then on a row is a few machine words (the way of simdjson: Langdale and
-Lemire 2019). Compiled; in: a block (B,) uint8. Out: (4, B // 64 + 2) words: of
-commas, line ends and quotes, and how many commas stand before each word.
+Sixty-four bytes are compared at once, and the places are written down without asking how many there are (the way of
+simdjson: Langdale and Lemire 2019): a branch that cannot be foretold costs as much as ten places. Compiled.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from numba.extending import intrinsic
 
 QUOTE, _COMMA, _NEWLINE = 34, 44, 10
 WORD = 64
+AT_ONCE = 8
 _FULL = np.uint64(2**64 - 1)
 
 
@@ -54,84 +54,85 @@ def _within(quotes):
 
 
 @njit(nogil=True, cache=True)
-def mark(block, marks, blind):
-    """Bits of commas and line ends outside of quotes, and of quotes.
+def _places(bits, base, out, filled):
+    """Writes where the bits of a word stand; returns how many places there are now. Some are written in advance.
+
+    All unsigned: of a signed index it would be asked each time whether it counts from the end.
+    """
+    end = filled + _ones(bits)
+    for place in range(AT_ONCE):
+        out[filled + np.uint64(place)] = base + np.uint32(_lowest(bits))
+        bits &= bits - np.uint64(1)
+    filled += np.uint64(AT_ONCE)
+    while filled < end:
+        out[filled] = base + np.uint32(_lowest(bits))
+        bits &= bits - np.uint64(1)
+        filled += np.uint64(1)
+    return end
+
+
+@njit(nogil=True, cache=True)
+def mark(block, commas, lines, quotes, blind, columns):
+    """Places of commas and line ends outside of quotes.
 
     Args:
+        block: (B,) uint8.
+        commas, lines: uint32 buffers for B + WORD places and the columns; the size of the block stands behind them.
+        quotes: (B // 64 + 1,) buffer for the bits of quotes.
         blind: mark commas and line ends wherever they stand.
+        columns: how many commas may be asked for behind the last one.
 
     Returns:
-        1 where the block ends inside quotes, -1 where a quote stands inside of a field that does not begin with one
-        (then what is inside of quotes is not to be had this way), else 0.
+        How many commas, and 1 where the block ends inside quotes, -1 where a quote stands inside of a field that does
+        not begin with one (then what is inside of quotes is not to be had this way), else 0.
     """
-    inside, before, stray, total = np.uint64(0), np.uint64(1), np.uint64(0), np.uint64(0)
+    inside, before, stray = np.uint64(0), np.uint64(1), np.uint64(0)
     rest = np.zeros(WORD, np.uint8)
     whole = block.size // WORD
     rest[:block.size - whole * WORD] = block[whole * WORD:]
+    found, rows, one = np.uint64(0), np.uint64(0), np.uint64(1)
     for word in range(whole + 1):
         if word < whole:
-            commas = _matches(block, word * WORD, np.uint8(_COMMA))
-            lines = _matches(block, word * WORD, np.uint8(_NEWLINE))
-            quotes = _matches(block, word * WORD, np.uint8(QUOTE))
+            comma = _matches(block, word * WORD, np.uint8(_COMMA))
+            line = _matches(block, word * WORD, np.uint8(_NEWLINE))
+            quote = _matches(block, word * WORD, np.uint8(QUOTE))
         else:
-            commas = _matches(rest, 0, np.uint8(_COMMA))
-            lines = _matches(rest, 0, np.uint8(_NEWLINE))
-            quotes = _matches(rest, 0, np.uint8(QUOTE))
-        ends = commas | lines | quotes
-        if (quotes | inside) and not blind:
-            within = _within(quotes) ^ inside
+            comma = _matches(rest, 0, np.uint8(_COMMA))
+            line = _matches(rest, 0, np.uint8(_NEWLINE))
+            quote = _matches(rest, 0, np.uint8(QUOTE))
+        ends = comma | line | quote
+        quotes[word] = quote
+        if (quote | inside) and not blind:
+            within = _within(quote) ^ inside
             # A quote opens at the begin of a field; a doubled one closes and opens again.
-            stray |= quotes & within & ~((ends << np.uint64(1)) | before)
+            stray |= quote & within & ~((ends << np.uint64(1)) | before)
             inside = _FULL if within >> np.uint64(63) else np.uint64(0)
-            commas &= ~within
-            lines &= ~within
+            comma &= ~within
+            line &= ~within
         before = ends >> np.uint64(63)
-        marks[0, word], marks[1, word], marks[2, word], marks[3, word] = commas, lines, quotes, total
-        total += _ones(commas)
-    marks[3, whole + 1] = total
-    return -1 if stray else np.int64(inside & np.uint64(1))
+        base = np.uint32(word * WORD)
+        found = _places(comma, base, commas, found)
+        # Most words have one line end or none.
+        lines[rows] = base + np.uint32(_lowest(line))
+        more = line & (line - one)
+        rows += np.uint64(line != np.uint64(0))
+        while more:
+            lines[rows] = base + np.uint32(_lowest(more))
+            more &= more - one
+            rows += one
+    commas[np.int64(found):np.int64(found) + columns] = block.size
+    lines[rows] = block.size
+    return np.int64(found), -1 if stray else np.int64(inside & np.uint64(1))
 
 
 @njit(nogil=True, cache=True)
-def first(marks, place, size):
-    """Where the first mark at or behind a place stands; `size` if there is none."""
-    word = place >> 6
-    bits = marks[word] & (_FULL << np.uint64(place & 63))
-    while not bits:
-        word += 1
-        if word << 6 >= size:
-            return size
-        bits = marks[word]
-    return (word << 6) + np.int64(_lowest(bits))
-
-
-@njit(nogil=True, cache=True)
-def count(marks, begin, end):
-    """Marks from `begin` on and before `end`."""
+def any_of(marks, begin, end):
+    """Is there a mark from `begin` on and before `end`?"""
     word, last = begin >> 6, end >> 6
     bits = marks[word] & (_FULL << np.uint64(begin & 63))
-    total = np.int64(0)
     while word < last:
-        total += np.int64(_ones(bits))
+        if bits:
+            return True
         word += 1
         bits = marks[word]
-    return total + np.int64(_ones(bits & ~(_FULL << np.uint64(end & 63))))
-
-
-@njit(nogil=True, cache=True)
-def before(marks, totals, place):
-    """Marks before a place."""
-    word = place >> 6
-    return np.int64(totals[word] + _ones(marks[word] & ~(_FULL << np.uint64(place & 63))))
-
-
-@njit(nogil=True, cache=True)
-def nth(marks, totals, place, number):
-    """Where the mark stands before which there are `number` others in the block, at or behind a place; it is there."""
-    word = place >> 6
-    while np.int64(totals[word + 1]) <= number:
-        word += 1
-    bits = marks[word]
-    for _ in range(number - np.int64(totals[word])):
-        bits &= bits - np.uint64(1)
-    return (word << 6) + np.int64(_lowest(bits))
+    return (bits & ~(_FULL << np.uint64(end & 63))) != np.uint64(0)

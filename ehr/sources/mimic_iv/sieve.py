@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from ehr.sources.mimic_iv.fields import NO_INTEGER, NO_TIME, integer_of, number_of, seconds_of
-from ehr.sources.mimic_iv.marks import QUOTE, WORD, before, count, first, mark, nth
+from ehr.sources.mimic_iv.marks import QUOTE, WORD, any_of, mark
 
 # Why a row could not be read.
 FIELDS, INTEGER, TIME, NUMBER, KEY = 1, 2, 3, 4, 5
@@ -38,8 +38,8 @@ class Found:
 
     Attributes:
         row: (R,) how many rows of the block stand before it.
-        key: (R,). integers: (R, I), NO_INTEGER where empty. time: (R,) seconds since 1970, NO_TIME where empty.
-        number: (R,) NaN where empty. text: (R, X) digests, EMPTY where empty. span: (R, X, 2) their bytes in the block.
+        key: (R,). integers: (I, R), NO_INTEGER where empty. time: (R,) seconds since 1970, NO_TIME where empty.
+        number: (R,) NaN where empty. text: (X, R) digests, EMPTY where empty. span: (X, R, 2) their bytes in the block.
         bad_row, bad_reason, bad_span: rows that could not be read.
         rows: rows of the block, of interest or not. returns: those that end with CR LF. consumed: bytes.
     """
@@ -92,8 +92,9 @@ class Sieve:
         buffers = self._room(block.size)
         found, bad, rows, returns, consumed = _scan(block, last, self._roles, self._slots, self._low, self._wanted,
                                                     *buffers)
-        row, key, integers, time, number, text, span = (buffer[:found].copy() for buffer in buffers[1:8])
-        bad_row, bad_reason, bad_span = (buffer[:bad].copy() for buffer in buffers[8:])
+        row, key, time, number = (buffer[:found].copy() for buffer in buffers[3:7])
+        integers, text, span = (buffer[:, :found].copy() for buffer in buffers[7:10])
+        bad_row, bad_reason, bad_span = (buffer[:bad].copy() for buffer in buffers[10:])
         return Found(row, key, integers, time, number, text, span, bad_row, bad_reason, bad_span, rows, returns,
                      consumed)
 
@@ -106,10 +107,12 @@ class Sieve:
         self._own.size = size = size + size // 4
         # The shortest row that can be read has a byte and a separator a field; one that cannot, a byte and a line end.
         room, bad_room = size // (2 * self._roles.size) + 2, size // 2 + 2
+        places = size + WORD + self._roles.size
         self._own.buffers = buffers = (
-            np.empty((4, size // WORD + 2), np.uint64), np.empty(room, np.int64), np.empty(room, np.int64),
-            np.empty((room, self._integers), np.int64), np.empty(room, np.int64), np.empty(room),
-            np.empty((room, self._texts), np.uint64), np.empty((room, self._texts, 2), np.int64),
+            np.empty(places, np.uint32), np.empty(places, np.uint32),
+            np.empty(size // WORD + 2, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64),
+            np.empty(room, np.int64), np.empty(room), np.empty((self._integers, room), np.int64),
+            np.empty((self._texts, room), np.uint64), np.empty((self._texts, room, 2), np.int64),
             np.empty(bad_room, np.int64), np.empty(bad_room, np.int8), np.empty((bad_room, 2), np.int64))
         return buffers
 
@@ -123,23 +126,28 @@ def digest(text: str) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_integers, out_time, out_number, out_text,
-          out_span, bad_row, bad_reason, bad_span):
+def _scan(block, last, roles, slots, low, wanted, commas, lines, quotes, out_row, out_key, out_time, out_number,
+          out_integers, out_text, out_span, bad_row, bad_reason, bad_span):
     size, columns = block.size, roles.size
     starts, ends = np.empty(columns + 1, np.int64), np.empty(columns + 1, np.int64)
+    day = np.zeros(3, np.int64)
     key_field = 0
     for field in range(columns):
         if roles[field] == _KEY:
             key_field = field
-    open_end = mark(block, marks, False)
+    all_commas, open_end = mark(block, commas, lines, quotes, False, columns)
     stray = open_end < 0
     if stray:
-        open_end = mark(block, marks, True)
-    commas, lines, quotes, totals = marks[0], marks[1], marks[2], marks[3]
-    found, bad, rows, returns, begin, seen = 0, 0, 0, 0, 0, 0
+        all_commas, open_end = mark(block, commas, lines, quotes, True, columns)
+    found, bad, rows, returns, begin, line, comma = 0, 0, 0, 0, 0, 0, 0
     while begin < size:
-        line_end = first(lines, begin, size)
-        careful = stray and count(quotes, begin, line_end) > 0
+        if stray:  # a row with quotes may end behind line ends and commas that are marked
+            while lines[line] < begin:
+                line += 1
+            while commas[comma] < begin:
+                comma += 1
+        line_end = np.int64(lines[line])
+        careful = stray and any_of(quotes, begin, line_end)
         if careful:
             fields, line_end = _fields(block, begin, last, starts, ends)
             if fields < 0:
@@ -147,8 +155,9 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
         elif line_end == size and (open_end or not last):
             break
         else:
-            seen = before(commas, totals, begin)
-            fields = 1 + before(commas, totals, line_end) - seen
+            # As many commas as there should be, and the next one in another row.
+            whole = (columns == 1 or commas[comma + columns - 2] < line_end) and commas[comma + columns - 1] >= line_end
+            fields = columns if whole else 0
         follows = line_end + 1
         if line_end > begin and block[line_end - 1] == _RETURN:
             returns += 1
@@ -161,8 +170,8 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
                 if careful:
                     start, stop = starts[key_field], min(ends[key_field], line_end)
                 else:
-                    start = nth(commas, totals, begin, seen + key_field - 1) + 1 if key_field else begin
-                    stop = first(commas, start, size) if key_field < columns - 1 else line_end
+                    start = np.int64(commas[comma + key_field - 1]) + 1 if key_field else begin
+                    stop = min(np.int64(commas[comma + key_field]), line_end)
                     if start < stop and block[start] == QUOTE:
                         start, stop = _bare(block, start, stop)
                 key = integer_of(block, start, stop)
@@ -172,10 +181,10 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
                     chosen = key >= low and key - low < wanted.size and wanted[key - low]
             if chosen:
                 if not careful:
-                    _cut(block, commas, begin, line_end, starts, ends)
+                    _cut(block, commas, comma, begin, line_end, starts, ends)
                 ends[columns - 1] = min(ends[columns - 1], line_end)
                 reason = _take(block, roles, slots, starts, ends, found, out_integers, out_time, out_number, out_text,
-                               out_span)
+                               out_span, day)
                 if reason == 0:
                     out_row[found], out_key[found] = rows, key
                     found += 1
@@ -185,6 +194,13 @@ def _scan(block, last, roles, slots, low, wanted, marks, out_row, out_key, out_i
                 bad += 1
             rows += 1
         begin = follows
+        if not stray:
+            line += 1
+            if fields == columns:
+                comma += columns - 1
+            else:
+                while comma < all_commas and commas[comma] < begin:
+                    comma += 1
     return found, bad, rows, returns, min(begin, size)
 
 
@@ -197,11 +213,11 @@ def _bare(block, start, stop):
 
 
 @njit(nogil=True, cache=True)
-def _cut(block, commas, begin, line_end, starts, ends):
-    """Begin and end of each field of a row that has as many as it should."""
+def _cut(block, commas, comma, begin, line_end, starts, ends):
+    """Begin and end of each field of a row that has as many as it should; `comma` is the first one of the row."""
     last, start = starts.size - 2, begin
     for field in range(last + 1):
-        stop = first(commas, start, line_end) if field < last else line_end
+        stop = np.int64(commas[comma + field]) if field < last else line_end
         starts[field], ends[field] = _bare(block, start, stop)
         start = stop + 1
 
@@ -243,21 +259,21 @@ def _fields(block, begin, last, starts, ends):
 
 
 @njit(nogil=True, cache=True)
-def _take(block, roles, slots, starts, ends, index, out_integers, out_time, out_number, out_text, out_span):
+def _take(block, roles, slots, starts, ends, index, out_integers, out_time, out_number, out_text, out_span, day):
     """Parses the fields of one row; returns 0 or why it cannot be read."""
     for field in range(roles.size):
         role, slot, start, stop = roles[field], slots[field], starts[field], ends[field]
         if role == _INTEGER:
-            out_integers[index, slot] = NO_INTEGER
+            out_integers[slot, index] = NO_INTEGER
             if stop > start:
                 value = integer_of(block, start, stop)
                 if value == NO_INTEGER:
                     return INTEGER
-                out_integers[index, slot] = value
+                out_integers[slot, index] = value
         elif role == _TIME:
             out_time[index] = NO_TIME
             if stop > start:
-                out_time[index] = seconds_of(block, start, stop)
+                out_time[index] = seconds_of(block, start, stop, day)
                 if out_time[index] == NO_TIME:
                     return TIME
         elif role == _NUMBER:
@@ -271,6 +287,6 @@ def _take(block, roles, slots, starts, ends, index, out_integers, out_time, out_
             value = _FNV
             for place in range(start, stop):
                 value = (value ^ np.uint64(block[place])) * _PRIME
-            out_text[index, slot] = value
-            out_span[index, slot, 0], out_span[index, slot, 1] = start, stop
+            out_text[slot, index] = value
+            out_span[slot, index, 0], out_span[slot, index, 1] = start, stop
     return 0

@@ -29,10 +29,10 @@ def scan(text, block=1 << 20):
         last = at + block >= len(data)
         found = one.scan(np.frombuffer(bytearray(piece), np.uint8), last)
         for place in range(found.key.size):
-            start, stop = found.span[place, 0]
-            rows.append((before + int(found.row[place]), int(found.key[place]), found.integers[place].tolist(),
+            start, stop = found.span[0, place]
+            rows.append((before + int(found.row[place]), int(found.key[place]), found.integers[:, place].tolist(),
                          int(found.time[place]), float(found.number[place]), piece[start:stop].decode(),
-                         int(found.text[place, 0])))
+                         int(found.text[0, place])))
         reasons = [REASONS[reason] for reason in found.bad_reason]
         bad += list(zip((before + found.bad_row).tolist(), reasons, strict=True))
         if not found.consumed:
@@ -100,6 +100,41 @@ def test_leap_days_and_centuries_are_right():
     for text in ("2152-02-29 00:00:00", "2400-02-29 23:59:59", "1999-12-31 12:00:00", "2200-03-01 00:00:00"):
         rows, _ = scan(line(time=text))
         assert rows[0][3] == int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def moment(text):
+    """Seconds of a time in the format that the sieve reads, or None."""
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]*)?)?)?", text):
+        return None
+    try:
+        return int(datetime.fromisoformat(text.partition(".")[0]).replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.datetimes(datetime(1900, 1, 1), datetime(2400, 1, 1)), st.sampled_from([10, 16, 19, 21]),
+                          st.integers(0, 20), st.sampled_from(["", "", "9", ":", "/", "a"])), min_size=1, max_size=6))
+def test_times_are_read_as_python_reads_them_or_refused(times):
+    texts = []
+    for time, length, place, other in times:
+        text = f"{time:%Y-%m-%d %H:%M:%S}.5"[:length]
+        texts.append(text[:place] + other + text[place + 1:] if other and place < length else text)
+    rows, bad = scan("".join(line(time=text) for text in texts))
+    expected = [(place, moment(text)) for place, text in enumerate(texts)]
+    assert [(row, seconds) for row, _, _, seconds, *_ in rows] == [one for one in expected if one[1] is not None]
+    assert [row for row, _ in bad] == [row for row, seconds in expected if seconds is None]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(-10**9, 10**9).map(str), st.sampled_from(["", "a", "/", ":", "-"]), st.integers(0, 9))
+def test_whole_numbers_are_read_or_refused(text, other, place):
+    wrong = text[:place] + other + text[place:] if other and (place or other != "-") else text
+    rows, bad = scan(line(subject=wrong))
+    if re.fullmatch("-?[0-9]+", wrong):
+        assert rows[0][2][0] == int(wrong)
+    else:
+        assert bad == [(0, REASONS[2])]
 
 
 @settings(max_examples=150, deadline=None)
