@@ -22,7 +22,7 @@ from ehr.sources.drafts import drafted, locked
 from ehr.sources.parts import mix, part_of, read_part
 from ehr.sources.places import readable
 
-FORMAT = 3
+FORMAT = 4
 WORKERS = 2
 
 
@@ -97,13 +97,14 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
         changed = windows.filter(~pl.col("subject").is_in(unchanged.implode()))
         fresh = list(engine(_parts(folders, tables, changed, known)))
         if fresh:
-            days = pl.concat([days, _day_frame(fresh, known)])
+            # Both by stay and date, and no stay in both.
+            days = pl.concat([days, _day_frame(fresh, known)]).sort("stay", maintain_order=True)
             counts = pl.concat([counts, _count_frame(fresh, known)])
         with drafted(place) as draft:
             for name, frame in (("days", days), ("counts", counts), ("patients", digests)):
                 frame.write_ipc(draft / f"{name}.arrow")
     totals = counts.drop("subject").sum()
-    return Days(days.drop("subject").sort("stay", "date"), _steps(totals.row(0, named=True), known),
+    return Days(days.drop("subject"), _steps(totals.row(0, named=True), known),
                 digests.height - unchanged.len(), unchanged.len())
 
 
@@ -138,9 +139,9 @@ def _unchanged(place: Path, digests: pl.DataFrame, known: Rules) -> tuple[pl.Ser
         old, *frames = (pl.read_ipc(place / f"{name}.arrow") for name in ("patients", "days", "counts"))
     except (OSError, pl.exceptions.PolarsError):
         return pl.Series("subject", [], dtype=pl.Int64), days, counts
-    same = digests.join(old, on=["subject", "digest"], how="semi").select("subject")
-    days, counts = (frame.join(same, on="subject", how="semi") for frame in frames)
-    return same["subject"], days, counts
+    same = digests.join(old, on=["subject", "digest"], how="semi")["subject"]
+    days, counts = (frame.filter(pl.col("subject").is_in(same.implode())) for frame in frames)
+    return same, days, counts
 
 
 def _parts(folders: Sequence[Path], tables: Sequence[pl.DataFrame], windows: pl.DataFrame, known: Rules) -> list[Part]:
@@ -161,8 +162,9 @@ def _day_frame(fresh: Sequence[Daily], known: Rules) -> pl.DataFrame:
                                   for name in ("subject", "stay", "day", "values"))
     measured = pl.DataFrame(values, schema=dict.fromkeys(known.catalogue.names, pl.Float64), nan_to_null=True)
     dates = pl.Series("date", day.astype(np.int32)).cast(pl.Date)
-    return pl.DataFrame({"subject": subject, "stay": stay, "date": dates}).hstack(measured).with_columns(
-        pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric")
+    rounded = [pl.col(item.name).round_sig_figs(DIGITS) for item in known.catalogue if item.kind == "numeric"]
+    return pl.DataFrame({"subject": subject, "stay": stay, "date": dates}).hstack(measured).with_columns(rounded).sort(
+        "stay", "date")
 
 
 def _count_frame(fresh: Sequence[Daily], known: Rules) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Measurements by patient part: scattered while they are read, then sorted a part at a time.
 
-In: columns of measurements in any order. Out: `part-000.parquet ... part-063.parquet`, by patient hash, each with
+In: columns of measurements in any order. Out: `part-000.parquet ... part-031.parquet`, by patient hash, each with
 subject, time [s], feature and value, sorted by all four; and the patients of each part, with a digest of their rows and
 where these stand. Memory does not grow with the data: measurements wait in a buffer for each part, then in raw files.
 """
@@ -20,7 +20,7 @@ from numba import njit
 
 from ehr.sources.places import is_local, seekable
 
-PARTS = 64
+PARTS = 32
 ROW_GROUP = 4_096
 COLUMNS = ("subject", "time", "feature", "value")
 _BUFFER = 8_192
@@ -97,10 +97,7 @@ def sort_parts(out: Path) -> pa.Table:
 
 def _sort_part(out: Path, part: int) -> pa.Table:
     raw = _raw(out, part)
-    rows = np.fromfile(raw, np.int64).reshape(-1, 3)
-    subjects, ranks = np.unique(rows[:, 0], return_inverse=True)
-    order = _order(ranks, rows[:, 1], rows[:, 2].view(np.float64), subjects.size)
-    ranks, moment, value = ranks[order], rows[order, 1], rows[order, 2].view(np.float64)
+    subjects, ranks, moment, value = _in_order(raw)
     feature = (moment & ((1 << _FEATURE_BITS) - 1)).astype(np.int8)
     time = (moment >> _FEATURE_BITS) - _EPOCH
     table = pa.table(dict(zip(COLUMNS, (subjects[ranks], time, feature, value), strict=True)))
@@ -137,18 +134,27 @@ def joined(tables: Sequence[Measurements]) -> tuple[Measurements, np.ndarray]:
     return Measurements(*(np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS)), starts
 
 
-def _order(ranks: np.ndarray, moment: np.ndarray, value: np.ndarray, subjects: int) -> np.ndarray:
-    """(M,) which row comes where."""
-    if subjects >= _MOST_SUBJECTS:
-        return np.lexsort((value, moment, ranks))
-    key = (ranks << _MOMENT_BITS) | moment
-    order: np.ndarray = np.argsort(key)
-    placed = key[order]
-    same = placed[1:] == placed[:-1]
+def _in_order(raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(P,) patients; (M,) whose each measurement is, its moment and value, sorted by all three.
+
+    What is not needed any more is let go at once: two parts are sorted at a time, and memory is what limits them.
+    """
+    rows = np.fromfile(raw, np.int64).reshape(-1, 3)
+    subjects = np.unique(rows[:, 0])
+    key, value = np.searchsorted(subjects, rows[:, 0]), rows[:, 2].copy().view(np.float64)
+    if subjects.size >= _MOST_SUBJECTS:
+        order = np.lexsort((value, rows[:, 1], key))
+        return subjects, key[order], rows[order, 1], value[order]
+    key <<= _MOMENT_BITS
+    key |= rows[:, 1]
+    del rows
+    order = np.argsort(key)
+    key = key[order]
+    same = key[1:] == key[:-1]
     tied = np.flatnonzero(np.r_[same, False] | np.r_[False, same])
-    rows = order[tied]
-    order[tied] = rows[np.lexsort((value[rows], key[rows]))]
-    return order
+    value = value[order]
+    value[tied] = value[tied][np.lexsort((value[tied], key[tied]))]
+    return subjects, key >> _MOMENT_BITS, key & ((1 << _MOMENT_BITS) - 1), value
 
 
 @njit(nogil=True, cache=True)

@@ -20,7 +20,7 @@ from ehr.sources.meds.codes import UNKNOWN_TEXT, UNKNOWN_UNIT, Codes
 from ehr.sources.meds.dataset import Dataset
 from ehr.sources.parts import COLUMNS, Scatter, sort_parts
 
-FORMAT = 2
+FORMAT = 3
 # Written last.
 WHOLE = "counts.json"
 # Times that the aggregation can hold: from 1970 on, for two thousand years.

@@ -2,7 +2,7 @@
 
 In: a `layout.Table` and its sha256. Out: a folder
 
-    part-000.parquet ... part-063.parquet   subject, time [s], feature, value; by patient hash, sorted by all four
+    part-000.parquet ... part-031.parquet   subject, time [s], feature, value; by patient hash, sorted by all four
     patients.parquet                        subject, part, start, rows, digest (of all its rows)
     quarantine.parquet                      row (of the file, first data row 0), reason, text
     counts.json                             attrition steps and totals; written last
@@ -31,7 +31,7 @@ from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
 from ehr.sources.mimic_iv.units import KEPT, NO_NUMBER, UNKNOWN_TEXT, UNKNOWN_UNIT, UnitTable
 from ehr.sources.parts import Scatter, sort_parts
 
-FORMAT = 2
+FORMAT = 3
 # Written last.
 WHOLE = "counts.json"
 # Rows of the quarantine that are kept with their text; all are counted.

@@ -18,6 +18,7 @@ from ehr.sources.mimic_iv import ingest as ingestion
 from ehr.sources.mimic_iv.ingest import WHOLE, ingest
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.mimic_iv.source import read_mimic_iv
+from ehr.sources.parts import PARTS
 from ehr.sources.places import place_of, state_of
 from ehr.sources.source import Source
 from support.mimic_extract import write_extract
@@ -53,7 +54,7 @@ def test_an_extract_and_parsed_tables_in_a_store_give_the_same_source(tmp_path: 
     assert there.days.equals(here.days) and there.stays.equals(here.stays)
     assert there.attrition == here.attrition
     assert not list((tmp_path / "other").glob("chartevents-*"))
-    assert len(list((store / "parsed").glob("*/part-*.parquet"))) == 2 * 64
+    assert len(list((store / "parsed").glob("*/part-*.parquet"))) == 2 * PARTS
 
 
 def test_a_table_in_a_store_counts_only_when_all_of_it_is_there(store: Path) -> None:
@@ -61,16 +62,16 @@ def test_a_table_in_a_store_counts_only_when_all_of_it_is_there(store: Path) -> 
 
     def broken(self: MemoryFileSystem, path: str, mode: str = "rb", **more: object) -> object:
         sent.append(path.rpartition("/")[2])
-        if sent[-1] == "part-063.parquet":
+        if sent[-1] == "part-031.parquet":
             raise OSError("no space left in the bucket")
         return true(self, path, mode, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MemoryFileSystem, "_open", broken)
         with pytest.raises(StorageError, match="no space left in the bucket"), drafted(folder, WHOLE) as draft:
-            for name in (WHOLE, "part-000.parquet", "part-063.parquet"):
+            for name in (WHOLE, "part-000.parquet", "part-031.parquet"):
                 (draft / name).write_bytes(b"x")
-    assert sent == ["part-000.parquet", "part-063.parquet"] and not (folder / WHOLE).exists()
+    assert sent == ["part-000.parquet", "part-031.parquet"] and not (folder / WHOLE).exists()
 
 
 def test_two_at_once_read_a_table_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
