@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -35,12 +35,35 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
     values = _read(_locate(name, FOLDER), ())
     for override in overrides:
         values = _merged(values, _nested(override))
-    return _validated(values, name)
+    config = _validated({**values, **_arms(values)}, name)
+    for arm in config.evaluation.arms:
+        for_arm(config, arm)
+    return config
+
+
+def for_arm(config: Config, name: str) -> tuple[Config, Config]:
+    """The study as an arm wants it: for its stages from the prompts on, and for its own training and judging.
+
+    Raises:
+        ConfigError: a setting of the arm is unknown or out of range.
+    """
+    arm, values = config.arms[name], dump(config)
+    for dotted, value in arm.prepare.items():
+        values = _merged(values, _placed(dotted, value))
+    prepared = _validated(values, f"arm {name}")
+    for dotted, value in {**arm.train, "evaluation.style": arm.style}.items():
+        values = _merged(values, _placed(dotted, value))
+    return prepared, _validated(values, f"arm {name}")
 
 
 def shipped() -> list[str]:
     """Names of the configurations that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def shipped_arms() -> list[str]:
+    """Names of the arms that come with the package."""
+    return sorted(path.stem for path in (FOLDER / "arms").glob("*.yaml"))
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
@@ -106,10 +129,45 @@ def _nested(override: str) -> dict[str, Any]:
         value = yaml.safe_load(text) if text else ""
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: {error}", "the value is read as YAML", "quote the value") from error
+    return _placed(name.strip(), value)
+
+
+def _placed(dotted: str, value: Any) -> dict[str, Any]:
+    """A value under its dotted name."""
     nested: Any = value
-    for part in reversed(name.strip().split(".")):
+    for part in reversed(dotted.split(".")):
         nested = {part: nested}
     return dict(nested)
+
+
+def _arms(values: dict[str, Any]) -> dict[str, Any]:
+    """The sections arms and evaluation with each arm of evaluation.arms, read from its file where the configuration
+    does not describe it; paths become names."""
+    section = values.get("evaluation")
+    section = section if isinstance(section, dict) else {}
+    named = section.get("arms", Config().evaluation.arms)
+    own = values.get("arms") or {}
+    if not isinstance(named, list | tuple) or not isinstance(own, dict):
+        return {}  # the schema says what is wrong
+    found = dict(own)
+    names = []
+    for arm in map(str, named):
+        path = Path(arm)
+        name = path.stem if path.suffix in (".yaml", ".yml") else arm
+        names.append(name)
+        if name in own:
+            continue
+        file = path if path.suffix in (".yaml", ".yml") else FOLDER / "arms" / f"{arm}.yaml"
+        if not file.is_file():
+            known = ", ".join(sorted({*own, *shipped_arms()}))
+            raise ConfigError(f"no arm {arm!r}", f"a YAML file, or one of: {known}",
+                              "correct evaluation.arms, or describe the arm in the section `arms`")
+        found[name] = _read(file, ())
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ConfigError(f"evaluation.arms names {', '.join(sorted(repeated))} twice", "each arm stands once",
+                          "correct evaluation.arms")
+    return {"arms": found, **({"evaluation": {**section, "arms": names}} if names else {})}
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +199,9 @@ def _problem(entry: ErrorDetails) -> str:
             break
         path.append(part)
         kind = info.annotation
+        if get_origin(kind) is dict:
+            path, info, parent = parts, None, None
+            break
         parent = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
     dotted = ".".join(path) or "configuration"
     if entry["type"] == "extra_forbidden":

@@ -231,14 +231,43 @@ class Serving(Section):
     retries: int = Field(4, ge=0, le=20, description="Tries after a failed request.")
 
 
-Arm = Literal["vanilla", "think", "decomposition", "stage1", "stage1+2"]
+Setting = bool | int | float | str
+
+
+class Arm(Section):
+    """One row of the result table: how a policy is made and asked. A YAML file of these settings is all it takes."""
+
+    title: str = Field(min_length=1, max_length=60, description="Its name in tables and plots.")
+    style: Literal["vanilla", "think", "decomposition"] = Field("decomposition", description="Prompt style.")
+    adapter: Literal["none", "labels", "trajectories", "rl"] = Field(
+        "none", description="What answers: the base model, or an adapter trained on labels only, on the search's "
+                            "trajectories (stage 1), or by reinforcement learning.")
+    start: Literal["trajectories", "base"] = Field("trajectories", description="Where reinforcement learning starts.")
+    prepare: dict[str, Setting] = Field({}, description="Settings of all its stages from the prompts on.")
+    train: dict[str, Setting] = Field({}, description="Settings of its own training and judging only; what comes "
+                                                      "before is shared with the study.")
+
+    @model_validator(mode="after")
+    def _stages_have_settings(self) -> Arm:
+        for given, sections in ((self.prepare, ("prompts", "search", "rewards", "policy", "evaluation")),
+                                (self.train, ("rewards", "policy", "evaluation"))):
+            wrong = [name for name in given if name.partition(".")[0] not in sections]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)}: an arm may set {', '.join(sections)} here")
+        if self.adapter == "labels" and self.style != "vanilla":
+            raise ValueError(f"style={self.style} with adapter=labels: only a vanilla answer is a number alone")
+        if self.adapter == "rl" and self.style != "decomposition":
+            raise ValueError(f"style={self.style} with adapter=rl: rollouts are question decompositions")
+        return self
 
 
 class Evaluation(Section):
     """Judging the arms on the test split (method section 8)."""
 
-    arms: tuple[Arm, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
-                                  description="Policy arms in the table.")
+    arms: tuple[str, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
+                                  description="Policy arms in the table: of the section `arms`, or files.")
+    style: Literal["vanilla", "think", "decomposition"] = Field(
+        "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
     validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
     bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples.")
@@ -278,6 +307,7 @@ class Config(Section):
     policy: Policy = Policy()
     serving: Serving = Serving()
     evaluation: Evaluation = Evaluation()
+    arms: dict[str, Arm] = Field({}, description="Arms by name; those of evaluation.arms are read from files.")
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
 

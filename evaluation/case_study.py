@@ -14,7 +14,6 @@ import polars as pl
 
 from contracts.errors import ContractError
 from contracts.patients import Patient
-from evaluation.verdicts import STYLE_OF_ARM
 from prompts import templates
 from prompts.mentions import MentionFinder
 
@@ -57,14 +56,14 @@ class CaseStudy:
     overlap: float
 
 
-def study_case(verdicts: pl.DataFrame, arm: str, patients: Sequence[Patient], mentions: MentionFinder, outcome: str,
-               count: int) -> CaseStudy | None:
+def study_case(verdicts: pl.DataFrame, arm: str, style: str, patients: Sequence[Patient], mentions: MentionFinder,
+               outcome: str, count: int) -> CaseStudy | None:
     """The case study of one policy arm; None if none of its answers could be read.
 
     Args:
         verdicts: of this arm at least.
         patients: holding the judged stays.
-        outcome, count: as in `verdicts.judge`, to show the prompt as it was.
+        style, outcome, count: as in `verdicts.judge`, to show the prompt as it was.
 
     Raises:
         ContractError: the chosen stay is not among the patients.
@@ -79,7 +78,7 @@ def study_case(verdicts: pl.DataFrame, arm: str, patients: Sequence[Patient], me
     named = mentions.canonical_names(row["features"])
     shared = tuple(name for name in patient.expert_features if name in named)
     union = len(set(named) | set(patient.expert_features))
-    messages = templates.messages(patient.evidence, STYLE_OF_ARM[arm], outcome, count)
+    messages = templates.messages(patient.evidence, style, outcome, count)
     return CaseStudy(arm=arm, rule=RULE, label=row["label"], probability=row["probability"],
                      token_probability=row["token_probability"],
                      prompt=tuple((message["role"], message["content"]) for message in messages),

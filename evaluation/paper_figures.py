@@ -17,6 +17,12 @@ TJH_MORTALITY: Figures = {
     "decomposition": (0.8166, 0.7326),
     "stage1": (0.8364, 0.7760),
     "stage1+2": (0.8770, 0.8295),
+    "sft_labels": (0.8120, 0.7514),
+    "grpo": (0.8582, 0.7852),
+    "dapo": (0.8567, 0.7788),
+    "without_stage1": (0.8534, 0.7903),
+    "without_attention": (0.8520, 0.7664),
+    "without_entropy_clip": (0.8084, 0.7271),
 }
 
 

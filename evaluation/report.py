@@ -22,7 +22,7 @@ from contracts.frames import READINGS, VERDICTS
 from evaluation import paper_figures, plots, tables
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC, MODEL_ARMS
 from evaluation.case_study import CaseStudy
-from evaluation.verdicts import STYLE_OF_ARM
+from evaluation.svg import SERIES
 
 MOST_STAYS, MOST_TOKENS = 48, 20
 # Test stays of each outcome below which a figure says nothing.
@@ -93,15 +93,12 @@ def render(bundle: ReportBundle) -> str:
 
 
 def headline(table: pl.DataFrame, reference: str) -> list[str]:
-    """The result in sentences: the last policy arm in both readings, and the best arm without a language model.
-
-    The policy arm is fixed by the order of the method, not picked by its figures on the test split.
-    """
-    policy = [arm for arm in STYLE_OF_ARM if (table["arm"] == arm).any()][-1:]
+    """The result in sentences: the method's arm in both readings, and the best arm without a language model."""
+    policy = tables.main_arm(table)
     sentences = [f"Language-model arm {row['arm']}, risk read as {row['reading']}: AUROC {_figure(row, 'auroc')}, "
                  f"AUPRC {_figure(row, 'auprc')}. {_compared(row, reference)}".strip()
                  for row in table.filter(pl.col("arm").is_in(policy)).iter_rows(named=True)]
-    simple = tables.best(table, [arm for arm in table["arm"].unique() if arm not in STYLE_OF_ARM])
+    simple = tables.best(table, [arm for arm in table["arm"].unique() if arm not in tables.policy_arms(table)])
     if simple is not None:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
                          f"{_figure(simple, 'auprc')} on the same stays.")
@@ -182,7 +179,7 @@ def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
     """Every picture by name, None where its part is absent. SVG comes from `plots` alone, with its text escaped."""
-    curves = _curves(bundle.verdicts, "token_probability", [*STYLE_OF_ARM, EXPERT, LOGISTIC, BOOSTING])
+    curves = _curves(bundle.verdicts, "token_probability", _drawn(bundle.verdicts))
     steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
     drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
              "calibration": plots.calibration(_calibrated(bundle.verdicts)),
@@ -195,13 +192,20 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
 def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Labels and risks of the arms that are there, at most as many as there are colours."""
     present = [arm for arm in arms if (verdicts["arm"] == arm).any()] or verdicts["arm"].unique(maintain_order=True)
-    parts = {arm: verdicts.filter(pl.col("arm") == arm) for arm in list(present)[:8]}
+    parts = {arm: verdicts.filter(pl.col("arm") == arm) for arm in list(present)[:SERIES]}
     return {arm: (part["label"].to_numpy(), part[column].to_numpy()) for arm, part in parts.items()}
 
 
+def _drawn(verdicts: pl.DataFrame) -> list[str]:
+    """Arms of the curves: those with a colour, the method's among them."""
+    main, simple = tables.main_arm(verdicts), [EXPERT, LOGISTIC, BOOSTING]
+    others = [arm for arm in tables.policy_arms(verdicts) if arm not in main]
+    return [*others[:SERIES - len(main) - len(simple)], *main, *simple]
+
+
 def _calibrated(verdicts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The last policy arm in both readings and the models without language."""
-    policy = [arm for arm in STYLE_OF_ARM if (verdicts["arm"] == arm).any()][-1:]
+    """The method's arm in both readings and the models without language."""
+    policy = tables.main_arm(verdicts)
     stated = {f"{arm}, stated": found for arm, found in _of(verdicts, "probability", policy).items()}
     tokens = {f"{arm}, tokens": found for arm, found in _of(verdicts, "token_probability", policy).items()}
     return {**stated, **tokens, **_of(verdicts, "probability", MODEL_ARMS[:2])} or _curves(verdicts, "probability", [])

@@ -19,6 +19,8 @@ from evaluation.metrics import MEASURES, Floats
 from evaluation.paper_figures import Figures
 
 REFERENCE = "decomposition"
+# The method itself: what headline, case study and calibration are about, whatever its figures are.
+METHOD = "stage1+2"
 READINGS_OF_RISK = {"stated": "probability", "tokens": "token_probability"}
 HEADERS = ("Arm", "Risk", "n", "Parsed", "AUROC", "AUPRC", "Brier", "AUROC vs reference", "AUPRC vs reference")
 _STATISTICS = ("point", "mean", "sd", "low", "high")
@@ -164,6 +166,17 @@ def best(table: pl.DataFrame, arms: Sequence[str]) -> dict[str, Any] | None:
     """The row with the largest AUROC among some arms, None where none of them is there."""
     found = table.filter(pl.col("arm").is_in(list(arms))).sort("auroc_point", descending=True, maintain_order=True)
     return found.row(0, named=True) if found.height else None
+
+
+def policy_arms(frame: pl.DataFrame) -> list[str]:
+    """Arms with language among verdicts, or among rows of the table, in order of appearance."""
+    return frame.filter(pl.col("reading") != "model")["arm"].unique(maintain_order=True).to_list()
+
+
+def main_arm(frame: pl.DataFrame) -> list[str]:
+    """The arm of the method; where it is not there, the last policy arm; empty without any. Never picked by figures."""
+    arms = policy_arms(frame)
+    return [METHOD] if METHOD in arms else arms[-1:]
 
 
 def _has_paper(table: pl.DataFrame) -> bool:

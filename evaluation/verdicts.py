@@ -20,15 +20,13 @@ from typing import Any
 import polars as pl
 
 from configs.schema import Evaluation
-from contracts.errors import ConfigError, DataError, StorageError
+from contracts.errors import DataError, StorageError
 from contracts.frames import VERDICTS
 from contracts.generation import Generate, Generation, RenderChat
 from contracts.patients import Patient
 from evaluation.token_risk import token_probability
 from prompts import grammar, templates
 
-STYLE_OF_ARM = {"vanilla": "vanilla", "think": "think", "decomposition": "decomposition", "stage1": "decomposition",
-                "stage1+2": "decomposition"}
 UNDECIDED = 0.5
 TOP_LOGPROBS = 20
 _RECORD = 1  # version of an answer's file
@@ -41,13 +39,14 @@ EXTRAS = {"well_formed": pl.Boolean, "truncated": pl.Boolean, "reading": pl.Stri
 SCHEMA: dict[str, Any] = {**VERDICTS.dtypes, **EXTRAS}
 
 
-async def judge(arm: str, patients: Sequence[Patient], generate: Generate, render: RenderChat, model: str,
+async def judge(arm: str, style: str, patients: Sequence[Patient], generate: Generate, render: RenderChat, model: str,
                 section: Evaluation, outcome: str, count: int, seed: int, out: Path,
                 on_done: Callable[[int, int], None] | None = None) -> pl.DataFrame:
     """Asks one arm for every patient, all at once (the door limits what is in flight), and reads the answers.
 
     Args:
-        arm: "vanilla", "think", "decomposition", "stage1" or "stage1+2"; decides the prompt style.
+        arm: its name, for the rows.
+        style: of the prompt and of the grammar: vanilla, think or decomposition.
         patients: of the test split, each stay once.
         model: base model's or adapter's name on the server; an adapter's name must change with its content.
         section: temperature (0: greedy) and length of the answers.
@@ -61,12 +60,11 @@ async def judge(arm: str, patients: Sequence[Patient], generate: Generate, rende
         and has risk 0.5 in both readings. `features` are spelt as the model wrote them.
 
     Raises:
-        ConfigError: the arm is unknown.
+        ConfigError: the style is unknown.
         DataError: no patients, or a stay twice.
         PromptTooLongError, ServerError: from the door; the answers already finished stay on disk.
         StorageError: an answer cannot be written.
     """
-    style = _style(arm)
     _check(patients)
     folder = _folder(out)
     done = 0
@@ -87,13 +85,13 @@ async def judge(arm: str, patients: Sequence[Patient], generate: Generate, rende
         return answer
 
     answers = await _all([asyncio.ensure_future(answered(patient)) for patient in patients])
-    rows = [verdict(arm, patient, answer) for patient, answer in zip(patients, answers, strict=True)]
+    rows = [verdict(arm, style, patient, answer) for patient, answer in zip(patients, answers, strict=True)]
     return VERDICTS.check(pl.DataFrame(rows, schema=SCHEMA))
 
 
-def verdict(arm: str, patient: Patient, answer: Generation) -> dict[str, Any]:
+def verdict(arm: str, style: str, patient: Patient, answer: Generation) -> dict[str, Any]:
     """One row of VERDICTS and `EXTRAS`: the answer parsed, and its risk read both ways."""
-    parsed = grammar.parse(answer.text, STYLE_OF_ARM[arm])
+    parsed = grammar.parse(answer.text, style)
     stated, tokens, reading = UNDECIDED, UNDECIDED, "none"
     if parsed.probability is not None:
         stated = min(max(parsed.probability, 0.0), 1.0)
@@ -112,12 +110,6 @@ def _from_tokens(answer: Generation, parsed: grammar.Parsed) -> float | None:
     if span is None or float(answer.text[span[0]:span[1]]) != parsed.probability:
         return None
     return token_probability(answer, span)
-
-
-def _style(arm: str) -> str:
-    if arm not in STYLE_OF_ARM:
-        raise ConfigError(f"unknown arm {arm!r}", f"one of: {', '.join(STYLE_OF_ARM)}", "correct evaluation.arms")
-    return STYLE_OF_ARM[arm]
 
 
 def _check(patients: Sequence[Patient]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.arms import judged, needs_policy
 from flows.opening import Artifacts, given, handed, open_session
+from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
+from tasks.base import base
 from tasks.baselines import baselines
+from tasks.patients import patients
 from tasks.report import report
-from tasks.verdicts import ADAPTER_OF, verdicts
 
 
 @flow(name="judge-policy", flow_run_name="judge-{config}")
@@ -21,13 +24,12 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
         made: artifacts of the flow before; none: that flow runs first.
     """
     session = open_session(config, overrides or ())
-    artifacts = given(made, tune_policy, config, overrides or [])
-    arms = {}
-    for arm in session.config.evaluation.arms:
-        inputs = {name: artifacts[name] for name in ("patients", "base")}
-        if arm in ADAPTER_OF:
-            inputs["adapter"] = artifacts[ADAPTER_OF[arm]]
-        arms[f"verdicts.{arm}"] = verdicts.run(session, inputs, variant=arm)
+    before = tune_policy if needs_policy(session.config) else train_expert
+    artifacts = given(made, before, config, overrides or [])
+    if "patients" not in artifacts:
+        artifacts["patients"] = patients.run(session, {name: artifacts[name] for name in ("cohort", "readings")})
+        artifacts["base"] = base.run(session, {})
+    arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
     artifacts |= arms
     artifacts["baselines"] = baselines.run(
         session, {name: artifacts[name] for name in ("cohort", "patients", "readings")})

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from prefect import flow
 
+from flows.arms import needs_policy
 from flows.grow_trees import grow_trees
 from flows.judge_policy import judge_policy
 from flows.opening import Artifacts, open_session, study
@@ -36,10 +37,12 @@ def run_study(config: str = "demo", overrides: list[str] | None = None, until: U
         overrides: dotted settings, such as "policy.grpo.lr=1e-5".
         until: the last part wanted.
     """
-    with study(open_session(config, overrides or ())):
+    with study(open_session(config, overrides or ())) as session:
         made: Artifacts = prepare_cohort(config, overrides)
         for part, run in _PARTS.items():
             if list(Until).index(part) > list(Until).index(until):
                 break
+            if until is Until.report and part in (Until.trees, Until.policy) and not needs_policy(session.config):
+                continue  # no arm of the table wants it
             made = run(config, overrides, made)
         return made

@@ -130,7 +130,7 @@ class Tracker:
         self.client.set_terminated(run_id, "FINISHED")
 
     def _params(self, run_id: str, settings: Mapping[str, Any]) -> None:
-        entries = [Param(name, _text(value)) for name, value in settings.items()]
+        entries = [Param(_plain(name), _text(value)) for name, value in settings.items()]
         for start in range(0, len(entries), 100):
             self.client.log_batch(run_id, params=entries[start:start + 100])
 

@@ -134,6 +134,19 @@ def render_final(question: str, features: Sequence[str], probability: float) -> 
             + _line(FINAL_ANSWER_TAGS, f"{probability:.2f}"))
 
 
+def render_answer(style: str, probability: float) -> str:
+    """An answer that holds nothing but the probability, ending in a line break; well formed.
+
+    Raises:
+        ValueError: the style is not vanilla, or the probability is not in [0, 1].
+    """
+    if style != "vanilla":
+        raise ValueError(f"style {style!r}: only a vanilla answer holds nothing but a number")
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability {probability!r} is not in [0, 1]")
+    return _line(FINAL_ANSWER_TAGS, f"{probability:.2f}")
+
+
 def parse(text: str, style: str = "decomposition") -> Parsed:
     """Reads an answer; never raises on any text.
 

@@ -11,6 +11,8 @@ from tasks.people import mean, people, scorer_of
 from tasks.stage import Made, Work, stage
 from tasks.verdicts import ask
 
+STYLE = "decomposition"
+
 
 @stage("check", settings=("evaluation.validation_stays", "evaluation.temperature", "evaluation.completion_tokens",
                           "rewards", "cohort.outcome", "serving.context", "policy.dtype", "prompts.expert_features",
@@ -22,7 +24,7 @@ def check(work: Work) -> Made:
     scorer, adapter = scorer_of(work), work.inputs["sft"] / "adapter"
     result = {}
     for name, arm, weights in (("before", "decomposition", None), ("after", "stage1", adapter)):
-        frame = ask(work, arm, chosen, weights, work.scratch / name)
+        frame = ask(work, arm, STYLE, chosen, weights, work.scratch / name)
         result[name] = _rewards(frame, chosen, scorer)
     write_json(work.out / "check.json", result)
     metrics = {f"{name}.{metric}": value for name, row in result.items() for metric, value in row.items()}

@@ -104,7 +104,7 @@ def _ask(session: Session, patient: Patient, adapter: Artifact) -> dict[str, Any
         found = await client.generate(prompt, model=await shelf.load(folder), top_logprobs=20, seed=config.study.seed,
                                       max_tokens=config.evaluation.completion_tokens,
                                       temperature=config.evaluation.temperature)
-        return verdict("stage1+2", patient, found[0])
+        return verdict("stage1+2", "decomposition", patient, found[0])
 
     return with_client(session, model, run)
 

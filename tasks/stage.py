@@ -119,14 +119,17 @@ class Stage:
         return Recipe(self.name, {**digests, **self.external(session)}, settings, code_digests(self.modules),
                       versions(self.packages))
 
-    def run(self, session: Session, inputs: Mapping[str, Artifact], variant: str = "") -> Artifact:
+    def run(self, session: Session, inputs: Mapping[str, Artifact], variant: str = "", arm: str = "") -> Artifact:
         """Makes the stage's artifact, or finds it finished; records and says why.
 
         Args:
             variant: tells several artifacts of one stage apart (an arm of the evaluation).
+            arm: for which arm it runs, where it runs for several: named in what is said, not in the recipe, so that
+                arms share what does not differ.
         """
         recipe, started = self.recipe(session, inputs, variant), time.monotonic()
         label = f"{self.name}:{variant}" if variant else self.name
+        label = f"{label}@{arm}" if arm else label
         usable, why = _decide(session, label, self.name, recipe)
         if not usable:
             say(f"[bold]{label}[/bold] runs: {why}")

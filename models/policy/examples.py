@@ -67,12 +67,12 @@ def feature_count(patients: Sequence[Patient]) -> int:
 
 
 def examples_of(trajectories: pl.DataFrame, patients: Sequence[Patient], render: ChatRenderer, *, outcome: str,
-                count: int, context: int) -> list[Example]:
+                count: int, context: int, style: str = STYLE) -> list[Example]:
     """One example for each trajectory, in the order of the frame.
 
     Args:
         trajectories: contract TRAJECTORIES.
-        outcome, count: as in `prompts.templates.messages`.
+        outcome, count, style: as in `prompts.templates.messages`.
         context: most tokens of prompt and completion together.
 
     Raises:
@@ -85,7 +85,7 @@ def examples_of(trajectories: pl.DataFrame, patients: Sequence[Patient], render:
     for stay_id, text in TRAJECTORIES.check(trajectories).select("stay_id", "text").iter_rows():
         if stay_id not in prompts:
             patient = _training(known, stay_id)
-            prompts[stay_id] = tuple(render(messages(patient.evidence, STYLE, outcome, count)))
+            prompts[stay_id] = tuple(render(messages(patient.evidence, style, outcome, count)))
         completion = (*render.tokenizer.encode(text), render.tokenizer.eos_id)
         require_fit(len(prompts[stay_id]), len(completion), context, f"stay {stay_id}")
         result.append(Example(stay_id, prompts[stay_id], completion))

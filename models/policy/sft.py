@@ -1,6 +1,7 @@
 """Stage 1 distilled: supervised fine-tuning on the harvested trajectories (EAG-RL, section 6 of the method notes).
 
-In: a job {"model", "trajectories", "patients", "out", "section", "outcome", "context", "seed"} and, optional, "count".
+In: a job {"model", "trajectories", "patients", "out", "section", "outcome", "context", "seed"} and, optional,
+"count" and "style".
 Out: `<out>/adapter`, `<out>/progress.jsonl`, `<out>/done.json`. Minimises -log p(trajectory | prompt), the loss on the
 completion only. A rerun continues from the last whole checkpoint.
 """
@@ -24,7 +25,7 @@ from contracts.patients import patients_of
 from models.job import DONE, Job, job, write_json
 from models.policy.adapter import new_adapter, save_adapter
 from models.policy.chat import ChatRenderer, load_tokenizer
-from models.policy.examples import IGNORED, Example, examples_of, feature_count
+from models.policy.examples import IGNORED, STYLE, Example, examples_of, feature_count
 from models.policy.loading import load_base
 from models.policy.prefix import shareable, split_batch
 from models.policy.training import ReportProgress, newest_checkpoint, quiet, shared_settings, size
@@ -91,7 +92,8 @@ def _examples(values: Job) -> list[Example]:
     patients = patients_of(pl.read_parquet(values["patients"]))
     render = ChatRenderer(load_tokenizer(Path(values["model"])))
     return examples_of(pl.read_parquet(values["trajectories"]), patients, render, outcome=values["outcome"],
-                       count=values.get("count") or feature_count(patients), context=values["context"])
+                       count=values.get("count") or feature_count(patients), context=values["context"],
+                       style=values.get("style") or STYLE)
 
 
 def _steps(trainer: SFTTrainer) -> int:

@@ -185,7 +185,7 @@ def test_the_case_is_the_median_positive_readable_answer(bundle: ReportBundle) -
 def test_the_overlap_is_the_jaccard_index_of_canonical_names(bundle: ReportBundle) -> None:
     patients = [Patient(stay, "test", label, "evidence", ("Lactate",), ("Platelets", "Lactate"))
                 for stay, label in bundle.verdicts.select("stay_id", "label").unique().iter_rows()]
-    case = study_case(bundle.verdicts, "stage1", patients, _Finder(), "mortality", 5)  # type: ignore[arg-type]
+    case = study_case(bundle.verdicts, "stage1", "decomposition", patients, _Finder(), "mortality", 5)  # type: ignore[arg-type]
     assert case is not None and case.named == ("Lactate", "Noise")
     assert case.shared == ("Lactate",) and case.overlap == pytest.approx(1 / 3)
     assert "evidence" in case.prompt[-1][1]

@@ -52,7 +52,8 @@ class _Door:
 
 async def _judge(door: _Door, out: Path, arm: str = "vanilla", model: str = "base", section: Evaluation = SECTION,
                  count: int = 3, seed: int = 5):  # noqa: ANN202 - the frame
-    return await judge(arm, _patients(count), door, _render, model, section, "mortality", 5, seed, out)
+    style = arm if arm in ("vanilla", "think") else "decomposition"
+    return await judge(arm, style, _patients(count), door, _render, model, section, "mortality", 5, seed, out)
 
 
 async def test_each_patient_gets_one_verdict_with_both_readings(tmp_path: Path) -> None:
@@ -142,14 +143,14 @@ async def test_stored_answers_hold_no_identifier_and_alternatives_only_at_digits
 
 async def test_progress_counts_up_to_all_patients(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    await judge("vanilla", _patients(4), _Door(), _render, "base", SECTION, "mortality", 5, 0, tmp_path,
+    await judge("vanilla", "vanilla", _patients(4), _Door(), _render, "base", SECTION, "mortality", 5, 0, tmp_path,
                 lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 async def test_bad_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown arm 'oracle'"):
-        await _judge(_Door(), tmp_path, arm="oracle")
+    with pytest.raises(ConfigError, match="style 'oracle'"):
+        await judge("any", "oracle", _patients(2), _Door(), _render, "base", SECTION, "mortality", 5, 0, tmp_path)
     with pytest.raises(DataError, match="no test patients"):
         await _judge(_Door(), tmp_path, count=0)
     with pytest.raises(DataError, match="1 test stays stand twice"):

@@ -1,0 +1,68 @@
+"""Arms of the result table: for each the stages that make its policy, shared with the study where nothing differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from configs.load import for_arm
+from configs.schema import Config
+from lineage.artifact import Artifact
+from tasks.base import base
+from tasks.labels import labels
+from tasks.patients import patients
+from tasks.rl import rl
+from tasks.session import Session
+from tasks.sft import sft
+from tasks.trajectories import trajectories
+from tasks.verdicts import verdicts
+
+
+def needs_policy(config: Config) -> bool:
+    """Whether any arm answers with an adapter of the study's own two stages; if none does, they need not run."""
+    arms = (config.arms[name] for name in config.evaluation.arms)
+    return any(arm.adapter in ("trajectories", "rl") for arm in arms)
+
+
+def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Makes, or finds, what an arm answers with.
+
+    Args:
+        name: of the arm, in `session.config.arms`.
+        study: artifacts of the study: cohort and readings at least.
+
+    Returns:
+        patients, base and, unless the base model answers, adapter.
+    """
+    arm, (config, own) = session.config.arms[name], for_arm(session.config, name)
+    prepared, trained, made = session.of(config), session.of(own), dict(study)
+    label = name if arm.prepare else ""
+    if label or "patients" not in made:
+        made["patients"] = patients.run(prepared, _of(made, "cohort", "readings"), arm=label)
+        made["base"] = base.run(prepared, {}, arm=label)
+    answering = _of(made, "patients", "base")
+    from_trajectories = arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
+    if from_trajectories and (label or "sft" not in made):
+        made["trajectories"] = trajectories.run(prepared, _of(made, "cohort", "patients", "base"), arm=label)
+        made["sft"] = sft.run(prepared, _of(made, "patients", "base", "trajectories"), arm=label)
+    if arm.adapter == "trajectories":
+        if arm.train:
+            made["sft"] = sft.run(trained, _of(made, "patients", "base", "trajectories"), arm=name)
+        return {**answering, "adapter": made["sft"]}
+    if arm.adapter == "labels":
+        return {**answering, "adapter": labels.run(trained, answering, arm=name)}
+    if arm.adapter == "rl":
+        start = _of(made, "sft") if from_trajectories else {}
+        if from_trajectories and not label and not arm.train and "rl" in made:
+            return {**answering, "adapter": made["rl"]}
+        return {**answering, "adapter": rl.run(trained, {**_of(made, "cohort"), **answering, **start}, arm=name)}
+    return answering
+
+
+def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> Artifact:
+    """The verdicts of an arm."""
+    own = session.of(for_arm(session.config, name)[1])
+    return verdicts.run(own, policy_of(session, name, study), variant=name)
+
+
+def _of(artifacts: Mapping[str, Artifact], *roles: str) -> dict[str, Artifact]:
+    return {role: artifacts[role] for role in roles}

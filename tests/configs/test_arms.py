@@ -1,0 +1,60 @@
+"""Arms: rows of the result table as YAML files, shipped ones and the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.load import dump, for_arm, load, shipped_arms
+from configs.schema import Config
+from contracts.errors import ConfigError
+
+
+def test_every_shipped_arm_is_valid_in_every_small_study() -> None:
+    for study in ("demo", "tjh_small", "tjh"):
+        config = load(study, [f"evaluation.arms={shipped_arms()}".replace("'", "")])
+        for name in shipped_arms():
+            _, own = for_arm(config, name)
+            assert own.evaluation.style == config.arms[name].style
+
+
+def test_an_arm_sets_what_it_says_and_nothing_else() -> None:
+    config = load("demo", ["evaluation.arms=[grpo, sft_labels_short]"])
+    prepared, own = for_arm(config, "grpo")
+    assert prepared == config
+    assert (own.rewards.weight, own.policy.grpo.entropy_clip, own.policy.grpo.clip_min) == (1.0, False, 0.2)
+    assert own.prompts == config.prompts and own.search == config.search
+    prepared, own = for_arm(config, "sft_labels_short")
+    assert prepared.prompts.visits == own.prompts.visits == 1
+    assert prepared.policy.sft == config.policy.sft and own.policy.sft.epochs == 5
+    assert own.evaluation.style == "vanilla"
+
+
+def test_a_file_of_the_users_own_becomes_an_arm(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("title: Mine\nadapter: rl\nstart: base\ntrain: {policy.grpo.clip_max: 0.3}\n")
+    config = load("demo", [f"evaluation.arms=[decomposition, {file}]"])
+    assert config.evaluation.arms == ("decomposition", "mine")
+    assert for_arm(config, "mine")[1].policy.grpo.clip_max == 0.3
+    assert Config.model_validate(dump(config)) == config
+
+
+def test_an_arm_may_stand_in_the_configuration_itself() -> None:
+    config = load("demo", ["arms.loud={title: Loud, style: think}", "evaluation.arms=[loud]"])
+    assert config.arms["loud"].title == "Loud"
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["evaluation.arms=[nobody]"], "no arm 'nobody'"),
+    (["evaluation.arms=[think, think]"], "names think twice"),
+    (["evaluation.arms=[x]", "arms.x={title: X, style: poem}"], "arms.x.style"),
+    (["evaluation.arms=[x]", "arms.x={title: X, train: {policy.grpo.speed: 1}}"], "policy.grpo.speed: unknown setting"),
+    (["evaluation.arms=[x]", "arms.x={title: X, train: {prompts.visits: 1}}"], "prompts.visits: an arm may set"),
+    (["evaluation.arms=[x]", "arms.x={title: X, prepare: {cohort.split_seed: 1}}"], "cohort.split_seed: an arm may"),
+    (["evaluation.arms=[x]", "arms.x={title: X, adapter: rl, style: think}"], "rollouts are question decompositions"),
+    (["evaluation.arms=[x]", "arms.x={title: X, adapter: labels}"], "only a vanilla answer is a number alone")])
+def test_what_is_wrong_with_an_arm_is_said(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("demo", overrides)
+    assert message in str(caught.value)
