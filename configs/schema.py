@@ -91,7 +91,10 @@ class Cohort(Section):
 
 
 class Expert(Section):
-    """ConCare and how its winner is chosen (method section 3)."""
+    """The expert and how its winner is chosen (method section 3)."""
+
+    architecture: Literal["concare", "gru"] = Field("concare", description="ConCare, or a GRU with attention across "
+                                                                           "features.")
 
     hidden: int = Field(32, ge=4, le=1024, description="GRU state per feature, H.")
     heads: int = Field(4, ge=1, le=64, description="Attention heads; must divide `hidden`.")
@@ -270,6 +273,8 @@ class Evaluation(Section):
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
     validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
+    experts: tuple[Literal["concare", "gru"], ...] = Field(
+        (), description="Further experts trained for comparison; they guide nothing.")
     bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")

@@ -94,8 +94,9 @@ def judge_baselines(cohort: Path, seed: int, stay_ids: Collection[str] | None = 
     return pl.concat(rows), notes
 
 
-def judge_expert(readings: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collection[str] | None = None) -> pl.DataFrame:
-    """The expert's risks as an arm.
+def judge_expert(readings: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collection[str] | None = None,
+                 arm: str = EXPERT) -> pl.DataFrame:
+    """An expert's risks as an arm.
 
     Args:
         readings: contract READINGS, of at least the test stays.
@@ -106,7 +107,7 @@ def judge_expert(readings: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collecti
         ContractError: a frame breaks its contract, or the expert did not read a test stay.
     """
     risks = dict(READINGS.check(readings).group_by("stay_id").agg(pl.col("risk").first()).iter_rows())
-    return _verdicts(EXPERT, risks, _wanted(STAYS.check(stays), stay_ids))
+    return _verdicts(arm, risks, _wanted(STAYS.check(stays), stay_ids))
 
 
 def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Mapping[str, float]], visit: Visit

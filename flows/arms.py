@@ -8,8 +8,10 @@ from configs.load import for_arm
 from configs.schema import Config
 from lineage.artifact import Artifact
 from tasks.base import base
+from tasks.expert import expert
 from tasks.labels import labels
 from tasks.patients import patients
+from tasks.readings import readings
 from tasks.rl import rl
 from tasks.session import Session
 from tasks.sft import sft
@@ -56,6 +58,15 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dic
             return {**answering, "adapter": made["rl"]}
         return {**answering, "adapter": rl.run(trained, {**_of(made, "cohort"), **answering, **start}, arm=name)}
     return answering
+
+
+def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artifact:
+    """The readings of an expert of another architecture, trained like the study's own."""
+    config = session.config
+    named = config.expert.model_copy(update={"architecture": architecture})
+    other = session.of(config.model_copy(update={"expert": named}))
+    trained = expert.run(other, {"cohort": cohort}, arm=architecture)
+    return readings.run(other, {"cohort": cohort, "expert": trained}, arm=architecture)
 
 
 def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> Artifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.arms import judged, needs_policy
+from flows.arms import judged, needs_policy, other_expert
 from flows.opening import Artifacts, given, handed, open_session
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
@@ -31,7 +31,9 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
         artifacts["base"] = base.run(session, {})
     arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
     artifacts |= arms
+    others = {f"readings.{name}": other_expert(session, name, artifacts["cohort"])
+              for name in session.config.evaluation.experts}
     artifacts["baselines"] = baselines.run(
-        session, {name: artifacts[name] for name in ("cohort", "patients", "readings")})
+        session, {**{name: artifacts[name] for name in ("cohort", "patients", "readings")}, **others})
     artifacts["report"] = report.run(session, artifacts)
     return handed(artifacts)

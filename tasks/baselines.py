@@ -20,7 +20,11 @@ def baselines(work: Work) -> Made:
     simple, notes = judge_baselines(work.inputs["cohort"], seed, stay_ids)
     expert = judge_expert(pl.read_parquet(input_file(work, "readings", "readings.parquet")),
                           pl.read_parquet(input_file(work, "cohort", "stays.parquet")), stay_ids)
-    pl.concat([expert, simple]).write_parquet(work.out / "verdicts.parquet")
+    others = [judge_expert(pl.read_parquet(input_file(work, role, "readings.parquet")),
+                           pl.read_parquet(input_file(work, "cohort", "stays.parquet")), stay_ids,
+                           role.removeprefix("readings."))
+              for role in work.inputs if role.startswith("readings.")]
+    pl.concat([expert, *others, simple]).write_parquet(work.out / "verdicts.parquet")
     write_json(work.out / "notes.json", notes)
     return Made(metrics={"stays": float(len(stay_ids))}, show=("notes.json",),
                 summary="\n".join(f"- {arm}: {note}" for arm, note in notes.items()))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.expert.concare import ConCare
+from models.expert.architectures import Model
 
 TOP = 5
 STAYS_PERTURBED = 512  # most stays whose importances are computed
@@ -69,7 +69,7 @@ def _ranks(scores: Tensor) -> Tensor:
     return (low + high).double() / 2
 
 
-def permutation_importance(model: ConCare, tokens: Tensor, known: Tensor, repeats: int, seed: int) -> Tensor:
+def permutation_importance(model: Model, tokens: Tensor, known: Tensor, repeats: int, seed: int) -> Tensor:
     """How far each token moves the logit of each stay, if it were that of another patient.
 
     For each repeat the stays are shuffled once, and token f of a stay is exchanged for token f of its donor (the whole

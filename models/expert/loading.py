@@ -21,8 +21,9 @@ from torch import Tensor
 
 from configs.schema import Expert
 from contracts.errors import ContractError, ModelError, StorageError
+from models.expert.architectures import Model, make_model
 from models.expert.batches import Batch, Scaling, tensors
-from models.expert.concare import ConCare, Reading
+from models.expert.concare import Reading
 
 WEIGHTS, DESCRIPTION = "expert.safetensors", "expert.json"
 STAYS_AT_ONCE = 512
@@ -40,7 +41,7 @@ class ExpertModel:
         section: its hyperparameters.
     """
 
-    model: ConCare
+    model: Model
     features: tuple[str, ...]
     catalogue: str
     scaling: Scaling
@@ -59,7 +60,7 @@ class ExpertModel:
         return tensors(stays, filled, self.features, self.scaling)
 
 
-def save_weights(model: ConCare, path: Path) -> None:
+def save_weights(model: Model, path: Path) -> None:
     """Writes the weights; a reader finds all of them or nothing.
 
     Raises:
@@ -74,18 +75,18 @@ def save_weights(model: ConCare, path: Path) -> None:
                            "free disk space or choose another paths.workspace, then run again") from error
 
 
-def load_weights(path: Path, features: int, section: Expert) -> ConCare:
+def load_weights(path: Path, features: int, section: Expert) -> Model:
     """The model of a weights file, in evaluation mode.
 
     Raises:
         ModelError: the file is missing, unreadable, or of other sizes.
     """
-    model = ConCare(features, section)
+    model = make_model(features, section)
     try:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0]}",
-                         f"safetensors of a ConCare with {features} features and hidden={section.hidden}",
+                         f"weights of a {section.architecture} with {features} features and hidden={section.hidden}",
                          "train the expert again") from error
     return model.eval()
 
@@ -123,13 +124,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     return described
 
 
-def read(expert: ExpertModel | ConCare, batch: Batch) -> tuple[Tensor, Tensor]:
+def read(expert: ExpertModel | Model, batch: Batch) -> tuple[Tensor, Tensor]:
     """Risk (B,) and attention (B, F + 1), static token last, at the last visit of each stay."""
     reading = read_at(expert.model if isinstance(expert, ExpertModel) else expert, batch, batch.last.unsqueeze(1))
     return torch.sigmoid(reading.logits[:, 0]), reading.attention[:, 0]
 
 
-def read_at(model: ConCare, batch: Batch, visits: Tensor) -> Reading:
+def read_at(model: Model, batch: Batch, visits: Tensor) -> Reading:
     """Reads B stays at the visits (B, Q), in evaluation mode and without gradients, some stays at a time."""
     training = model.training
     model.eval()

@@ -32,8 +32,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from configs.schema import Expert
 from contracts.errors import ConfigError, ModelError
+from models.expert.architectures import Model, make_model
 from models.expert.batches import Batch, Stays, first_and_last, read_stays
-from models.expert.concare import ConCare
 from models.expert.loading import DESCRIPTION, WEIGHTS, load_weights, read_at, save_weights
 from models.job import DONE, Job, job, write_json
 from models.progress import ProgressLog
@@ -57,7 +57,7 @@ class Trained:
         history: metrics of each epoch.
     """
 
-    model: ConCare
+    model: Model
     epoch: int
     loss: float
     history: list[dict[str, float]]
@@ -110,7 +110,7 @@ def fit(train_batch: Batch, validation: Batch, section: Expert, seed: int, on_ep
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ConCare(train_batch.values.shape[2], section)
+        model = make_model(train_batch.values.shape[2], section)
         optimiser = torch.optim.AdamW(model.parameters(), lr=section.lr, weight_decay=section.weight_decay)
         best, best_loss, weights, history = 0, float("inf"), model.state_dict(), []
         for epoch in range(1, section.epochs + 1):
@@ -132,7 +132,7 @@ def fit(train_batch: Batch, validation: Batch, section: Expert, seed: int, on_ep
     return Trained(model.eval(), best, best_loss, history)
 
 
-def step(model: ConCare, optimiser: torch.optim.Optimizer, batch: Batch, section: Expert) -> float:
+def step(model: Model, optimiser: torch.optim.Optimizer, batch: Batch, section: Expert) -> float:
     """One optimiser step on a batch; returns its loss."""
     model.train()
     reading = model(batch, batch.last.unsqueeze(1), decorrelate=section.decov > 0)
@@ -144,7 +144,7 @@ def step(model: ConCare, optimiser: torch.optim.Optimizer, batch: Batch, section
     return loss.item()
 
 
-def measure(model: ConCare, batch: Batch, name: str) -> dict[str, float]:
+def measure(model: Model, batch: Batch, name: str) -> dict[str, float]:
     """Loss, AUROC and AUPRC at the last visit, AUROC at the first, named `<name>_...`."""
     logits = read_at(model, batch, first_and_last(batch)).logits
     if not bool(torch.isfinite(logits).all()):
@@ -202,7 +202,7 @@ def _conclude(out: Path, rows: list[dict[str, Any]], stays: Stays, section: Expe
     metrics = {**winner["metrics"], **spread}
     table = [{key: row[key] for key in ("number", "seed", "epoch", "epochs", "metrics")} for row in rows]
     write_json(out / DESCRIPTION, {
-        "architecture": "concare", "catalogue": stays.catalogue, "features": list(stays.features),
+        "architecture": section.architecture, "catalogue": stays.catalogue, "features": list(stays.features),
         "section": section.model_dump(mode="json"), "scaling": stays.scaling, "metrics": metrics,
         "selection": {"rule": RULE, "winner": winner["number"], "table": table}})
     summary = {"winner": winner["number"], "rule": RULE, "metrics": metrics}

@@ -126,7 +126,7 @@ def test_training_with_decov_lowers_the_penalty(job: dict[str, Any]) -> None:
     penalties = []
     for weight in (0.0, 1000.0):
         torch.manual_seed(0)
-        model = training.ConCare(batch.values.shape[2], SECTION)
+        model = training.make_model(batch.values.shape[2], SECTION)
         section = SECTION.model_copy(update={"decov": weight})
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(20):
