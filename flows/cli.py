@@ -175,6 +175,34 @@ def policy(config: ConfigName = "demo", overrides: Overrides = None, as_json: As
 
 
 @app.command()
+def sweep(over: Annotated[list[str], typer.Option("--over", help="Setting and its values: rewards.weight=0.4,0.6.")],
+          config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
+          draws: Annotated[int | None, typer.Option("--random", min=1, help="So many points, drawn.")] = None,
+          seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 42) -> None:
+    """Run a study for each point of a grid of settings; they share all artifacts that do not differ."""
+    from flows.environment import prefect_api, prepare
+
+    with prefect_api(prepare(config, overrides or ())) as wait:
+        from flows.opening import deliver_logs
+        from flows.sweep import sweep as run_sweep
+
+        wait()
+        try:
+            result = run_sweep(config, list(over), list(overrides or ()), draws, seed)
+        finally:
+            deliver_logs()
+    if as_json:
+        print(json.dumps(result))
+    else:
+        from flows.printing import print_rows
+
+        print_rows(console, "Studies of the sweep", result["rows"])
+        console.print(f"Tables: {result['folder']}; in MLflow (`eag-rl ui`): run {result['sweep']}", soft_wrap=True)
+    if any(row["error"] for row in result["rows"]):
+        raise typer.Exit(2)
+
+
+@app.command()
 def report(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Judge all arms and write the report (the same as `run`)."""
     run(config, overrides, as_json, "report")

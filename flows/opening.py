@@ -49,8 +49,8 @@ def study(session: Session) -> Iterator[Session]:
     settings: dict[str, Any] = flatten(dump(session.config))
     session.decisions.clear()
     try:
-        with session.tracker.study_run(settings, versions(TRACKED), git_commit()) as run_id:
-            session.study_run = run_id
+        with session.tracker.study_run(settings, versions(TRACKED), git_commit(), session.sweep_run) as run_id:
+            session.study_run = session.last_study_run = run_id
             yield session
     finally:
         session.study_run = None

@@ -56,6 +56,18 @@ def print_metrics(console: Console, metrics: Mapping[str, Mapping[str, float]]) 
     console.print(table)
 
 
+def print_rows(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of plain values under the names of all of them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        values = (row.get(name, "") for name in names)
+        table.add_row(*(escape(f"{value:.4g}" if isinstance(value, float) else str(value)) for value in values))
+    console.print(table)
+
+
 def print_artifacts(console: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     """All artifacts of a workspace."""
     table = Table("id", "study", "sha256", "inputs", "commit")

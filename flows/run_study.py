@@ -45,4 +45,7 @@ def run_study(config: str = "demo", overrides: list[str] | None = None, until: U
             if until is Until.report and part in (Until.trees, Until.policy) and not needs_policy(session.config):
                 continue  # no arm of the table wants it
             made = run(config, overrides, made)
+        if "report" in made and session.study_run:
+            figures = session.store.manifest(session.store.resolve(made["report"]["id"]))["metrics"]
+            session.tracker.metrics(session.study_run, figures)
         return made

@@ -52,9 +52,19 @@ class Tracker:
                 _EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
 
     @contextmanager
-    def study_run(self, settings: Mapping[str, Any], versions: Mapping[str, str], commit: str) -> Iterator[str]:
-        """The parent run; yields its id and closes it as finished or failed."""
-        tags = {"eag_rl.study": self.study, "eag_rl.level": "study", "git.commit": commit,
+    def sweep_run(self, settings: Mapping[str, Any]) -> Iterator[str]:
+        """The run above the studies of a sweep; yields its id and closes it as finished or failed."""
+        run_id = self._start(f"{self.study} sweep", {"eag_rl.study": self.study, "eag_rl.level": "sweep"})
+        self._params(run_id, settings)
+        yield from self._guarded(run_id)
+
+    @contextmanager
+    def study_run(self, settings: Mapping[str, Any], versions: Mapping[str, str], commit: str,
+                  sweep: str | None = None) -> Iterator[str]:
+        """The parent run of the stages, itself a child of a sweep's; yields its id and closes it as finished or
+        failed."""
+        above = {"mlflow.parentRunId": sweep} if sweep else {}
+        tags = {**above, "eag_rl.study": self.study, "eag_rl.level": "study", "git.commit": commit,
                 **{f"version.{name}": version for name, version in versions.items()}}
         run_id = self._start(self.study, tags)
         self._params(run_id, settings)

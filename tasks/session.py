@@ -41,11 +41,15 @@ class Session:
     Attributes:
         config: the study.
         study_run: id of the parent run in MLflow, while a study runs.
+        last_study_run: id of the last one.
+        sweep_run: id of the run above it, in a sweep.
         decisions: one for each stage so far.
     """
 
     config: Config
     study_run: str | None = None
+    last_study_run: str | None = None
+    sweep_run: str | None = None
     decisions: list[Decision] = field(default_factory=list)
 
     @property

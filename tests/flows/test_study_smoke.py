@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import psutil
 import pytest
 
@@ -67,6 +68,18 @@ def test_an_unchanged_rerun_makes_nothing(study: tuple[Path, dict[str, Any]]) ->
     assert ran(again) == set()
     assert all(stage["why"] == "nothing changed" for stage in again["stages"])
     assert again["result"] == first["result"]
+
+
+def test_a_sweep_shares_all_that_does_not_differ_and_stands_under_one_run(study: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = study
+    swept = last_json(eag_rl("sweep", "--config", str(path), "--json", "--over", "evaluation.bootstraps=21,22",
+                             "--over", "evaluation.arms=[[decomposition]]"))
+    assert [row["evaluation.bootstraps"] for row in swept["rows"]] == [21, 22]
+    assert all(0.0 <= row["stated/auroc"] <= 1.0 and row["study run"] and not row["error"] for row in swept["rows"])
+    assert len(list((workspace(path) / "artifacts").glob("rl-*"))) == 1
+    client = mlflow.MlflowClient(f"sqlite:///{workspace(path) / 'mlflow' / 'mlflow.db'}")
+    tags = [client.get_run(row["study run"]).data.tags for row in swept["rows"]]
+    assert [one["mlflow.parentRunId"] for one in tags] == [swept["sweep"]] * 2
 
 
 def test_a_changed_setting_of_stage_2_reruns_it_and_what_follows(study: tuple[Path, dict[str, Any]]) -> None:
