@@ -105,7 +105,7 @@ def _axis(entry: str) -> tuple[str, list[Any]]:
     return name.strip(), values
 
 
-def _point(axes: Mapping[str, list[Any]], number: int) -> dict[str, Any]:
+def _point(axes: dict[str, list[Any]], number: int) -> dict[str, Any]:
     """Point `number` of the grid, the last axis turning fastest."""
     point = {}
     for name in reversed(axes):
