@@ -127,6 +127,10 @@ class Prompts(Section):
     observed_only: bool = Field(False, description="Leave out features never observed in the stay instead of writing "
                                                    "`unknown`.")
     expert_features: int = Field(5, ge=1, le=50, description="K: size of C_exp and of the list asked for.")
+    guides: tuple[Literal["concare", "gru"], ...] = Field(
+        (), description="Further experts whose features count, beside the study's own.")
+    guide_rule: Literal["union", "vote", "rank"] = Field(
+        "rank", description="How several experts agree: all that any names, most votes, or smallest mean rank.")
 
 
 class Rewards(Section):
@@ -234,7 +238,7 @@ class Serving(Section):
     retries: int = Field(4, ge=0, le=20, description="Tries after a failed request.")
 
 
-Setting = bool | int | float | str
+Setting = bool | int | float | str | list[int | float | str]
 
 
 class Arm(Section):

@@ -39,7 +39,7 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dic
     prepared, trained, made = session.of(config), session.of(own), dict(study)
     label = name if arm.prepare else ""
     if label or "patients" not in made:
-        made["patients"] = patients.run(prepared, _of(made, "cohort", "readings"), arm=label)
+        made["patients"] = worded(prepared, made, label)
         made["base"] = base.run(prepared, {}, arm=label)
     answering = _of(made, "patients", "base")
     from_trajectories = arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
@@ -58,6 +58,12 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dic
             return {**answering, "adapter": made["rl"]}
         return {**answering, "adapter": rl.run(trained, {**_of(made, "cohort"), **answering, **start}, arm=name)}
     return answering
+
+
+def worded(session: Session, made: Mapping[str, Artifact], arm: str = "") -> Artifact:
+    """The patients in words, with the features of the study's expert and of all its further guides."""
+    guides = {f"readings.{name}": other_expert(session, name, made["cohort"]) for name in session.config.prompts.guides}
+    return patients.run(session, {**_of(made, "cohort", "readings"), **guides}, arm=arm)
 
 
 def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artifact:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.arms import worded
 from flows.opening import Artifacts, given, handed, open_session
 from flows.train_expert import train_expert
 from tasks.base import base
-from tasks.patients import patients
 from tasks.trajectories import trajectories
 
 
@@ -22,7 +22,7 @@ def grow_trees(config: str = "demo", overrides: list[str] | None = None, made: A
     """
     session = open_session(config, overrides or ())
     artifacts = given(made, train_expert, config, overrides or [])
-    artifacts["patients"] = patients.run(session, {name: artifacts[name] for name in ("cohort", "readings")})
+    artifacts["patients"] = worded(session, artifacts)
     artifacts["base"] = base.run(session, {})
     artifacts["trajectories"] = trajectories.run(
         session, {name: artifacts[name] for name in ("cohort", "patients", "base")})

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.arms import judged, needs_policy, other_expert
+from flows.arms import judged, needs_policy, other_expert, worded
 from flows.opening import Artifacts, given, handed, open_session
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
 from tasks.base import base
 from tasks.baselines import baselines
-from tasks.patients import patients
 from tasks.report import report
 
 
@@ -27,7 +26,7 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
     before = tune_policy if needs_policy(session.config) else train_expert
     artifacts = given(made, before, config, overrides or [])
     if "patients" not in artifacts:
-        artifacts["patients"] = patients.run(session, {name: artifacts[name] for name in ("cohort", "readings")})
+        artifacts["patients"] = worded(session, artifacts)
         artifacts["base"] = base.run(session, {})
     arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
     artifacts |= arms

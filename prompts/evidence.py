@@ -26,8 +26,9 @@ import polars as pl
 from configs.schema import Prompts
 from contracts.errors import ConfigError, ContractError
 from contracts.features import STATIC, Catalogue
-from contracts.frames import READINGS, STAYS, check_visits, feature_columns, top_features
+from contracts.frames import READINGS, STAYS, check_visits, feature_columns
 from contracts.patients import PATIENTS
+from prompts.guidance import expert_features
 
 UNKNOWN = "unknown"
 
@@ -133,22 +134,25 @@ def most_measured(visits: pl.DataFrame, stays: pl.DataFrame, count: int) -> tupl
     return tuple(names[column] for column in sorted(ranked[:count]))
 
 
-def patients(stays: pl.DataFrame, visits: pl.DataFrame, filled: pl.DataFrame, readings: pl.DataFrame,
+def patients(stays: pl.DataFrame, visits: pl.DataFrame, filled: pl.DataFrame, readings: Sequence[pl.DataFrame],
              catalogue: Catalogue, section: Prompts) -> pl.DataFrame:
     """The `patients` frame: evidence, what it shows, and the expert's features among that (C_exp), one row a stay.
 
     Args:
-        stays: contract STAYS. visits: VISITS as measured. filled: VISITS after LOCF. readings: contract READINGS.
+        stays: contract STAYS. visits: VISITS as measured. filled: VISITS after LOCF.
+        readings: contract READINGS, of one expert or several.
 
     Raises:
         ContractError: a frame breaks its contract, or a stay has no visit or no reading.
     """
-    READINGS.check(readings)
+    for one in readings:
+        READINGS.check(one)
     check_visits(visits, catalogue.names)
     features = chosen_features(stays, visits, catalogue, section)
     known = cases(stays, filled, catalogue)
     evidence = {case.stay_id: render(case, catalogue, section, features) for case in known}
-    expert = top_features(readings, section.expert_features, {stay: text.shown for stay, text in evidence.items()})
+    expert = expert_features(readings, section.expert_features, {stay: text.shown for stay, text in evidence.items()},
+                             section.guide_rule)
     _same_stays("readings", expert, stays)
     return PATIENTS.check(pl.DataFrame({
         "stay_id": [case.stay_id for case in known], "split": [case.split for case in known],

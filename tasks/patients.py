@@ -15,8 +15,9 @@ from tasks.stage import Made, Work, input_file, stage
 def patients(work: Work) -> Made:
     """Writes patients.parquet (contract PATIENTS)."""
     cohort = read(work.inputs["cohort"])
-    expert_readings = pl.read_parquet(input_file(work, "readings", "readings.parquet"))
-    frame = render_patients(cohort.stays, cohort.visits, cohort.filled, expert_readings,
+    experts = ["readings", *sorted(role for role in work.inputs if role.startswith("readings."))]
+    frame = render_patients(cohort.stays, cohort.visits, cohort.filled,
+                            [pl.read_parquet(input_file(work, role, "readings.parquet")) for role in experts],
                             catalogue(cohort.meta["catalogue"]), work.config.prompts)
     frame.write_parquet(work.out / "patients.parquet")
     sizes = frame.select(pl.col("evidence").str.len_chars().alias("characters"), pl.col("shown").list.len())

@@ -150,7 +150,7 @@ def test_features_cannot_be_counted_without_training_visits():
 
 def test_patients_hold_evidence_and_the_experts_features_among_those_shown():
     section = Prompts(features=2, expert_features=2, observed_only=True)
-    rows = patients_of(patients(stays_frame(), MEASURED, FILLED, readings_frame(), FEATURES, section))
+    rows = patients_of(patients(stays_frame(), MEASURED, FILLED, [readings_frame()], FEATURES, section))
     assert [row.stay_id for row in rows] == ["stay-0", "stay-1", "stay-2"]
     assert [row.shown for row in rows] == [(STATIC, "Heart Rate", "cells(%)"), (STATIC, "Heart Rate"), (STATIC,
     "Heart Rate")]
@@ -160,18 +160,18 @@ def test_patients_hold_evidence_and_the_experts_features_among_those_shown():
 
 
 def test_no_identifier_and_no_date_is_in_the_evidence():
-    rows = patients_of(patients(stays_frame(), MEASURED, FILLED, readings_frame(), FEATURES, Prompts()))
+    rows = patients_of(patients(stays_frame(), MEASURED, FILLED, [readings_frame()], FEATURES, Prompts()))
     for row in rows:
         assert not re.search(r"stay|patient|2020|-01-|label|train|test", row.evidence)
 
 
 def test_a_stay_without_readings_is_refused():
     with pytest.raises(ContractError, match="readings: 1 stays without any"):
-        patients(stays_frame(), MEASURED, FILLED, readings_frame(("stay-0", "stay-2")), FEATURES, Prompts())
+        patients(stays_frame(), MEASURED, FILLED, [readings_frame(("stay-0", "stay-2"))], FEATURES, Prompts())
 
 
 def test_frames_that_break_their_contract_are_refused():
     with pytest.raises(ContractError, match="other feature columns"):
-        patients(stays_frame(), MEASURED.drop("pH"), FILLED, readings_frame(), FEATURES, Prompts())
+        patients(stays_frame(), MEASURED.drop("pH"), FILLED, [readings_frame()], FEATURES, Prompts())
     with pytest.raises(ContractError, match="stays has no column"):
         cases(stays_frame().drop("age"), FILLED, FEATURES)
