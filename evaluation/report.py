@@ -111,7 +111,7 @@ def headline(table: pl.DataFrame, reference: str) -> list[str]:
     policy = final_arm(table)
     sentences = [f"Language-model arm {row['arm']}, risk read as {row['reading']}: AUROC {_figure(row, 'auroc')}, "
                  f"AUPRC {_figure(row, 'auprc')}. {_compared(row, reference)}".strip()
-                 for row in table.filter(pl.col("arm") == policy).iter_rows(named=True)]
+                 for row in table.filter(pl.col("arm").eq_missing(policy)).iter_rows(named=True)]
     simple = tables.best(table, [arm for arm in table["arm"].unique() if arm not in STYLE_OF_ARM])
     if simple is not None:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
