@@ -94,8 +94,13 @@ def _bounded(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return NONE
     if row[f"{name}_low"] is None:
-        return f"{row[name]:.2f}".replace("-", "−")
-    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]".replace("-", "−")
+        return _two(row[name])
+    return f"{_two(row[name])} [{_two(row[f'{name}_low'])}, {_two(row[f'{name}_high'])}]"
+
+
+def _two(value: float) -> str:
+    """Two decimals, without a minus before nothing."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _count(row: Mapping[str, Any], name: str) -> str:

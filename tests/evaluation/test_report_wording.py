@@ -34,10 +34,10 @@ def test_hidden_counts_are_said_to_be_hidden_and_one_class_has_a_dash() -> None:
 def test_a_slope_without_interval_and_no_slope_at_all() -> None:
     row = {"arm": "a", "reading": "model", "recalibration": "platt", "validation_stays": 40, "mean_risk": 0.3,
            "observed": 0.4, "brier": 0.1, "ece_uniform": 0.05, "ece_quantile": 0.06, "intercept": -0.5,
-           "intercept_low": -0.9, "intercept_high": -0.1, "slope": 4.0}
+           "intercept_low": -0.9, "intercept_high": -0.001, "slope": 4.0}
     plain = {**row, "recalibration": "none", "validation_stays": None, "slope": None}
     _, lines = wording.calibration(pl.DataFrame([row, plain], schema=appraisal.CALIBRATION))
-    assert lines[0][2] == "platt, n = 40" and lines[0][-2:] == ["−0.50 [−0.90, −0.10]", "4.00"]
+    assert lines[0][2] == "platt, n = 40" and lines[0][-2:] == ["−0.50 [−0.90, 0.00]", "4.00"]
     assert lines[1][2] == "no" and lines[1][-1] == "–"
 
 
