@@ -77,7 +77,8 @@ class Cohort(Section):
     max_days: int = Field(7, ge=1, le=365, description="Newest daily records kept; earlier ones become one summary.")
     clip_sd: float = Field(5.0, gt=0.0, le=100.0, description="Standardised values are clipped here [sd].")
     drop_after_discharge: bool = Field(False, description="Drop measurements dated after the discharge.")
-    smallest_cell: Positive = Field(5, description="Smallest count of stays that Table 1 shows.")
+    smallest_cell: Positive = Field(5, description="Smallest count of stays that Table 1 and the report's subgroups "
+                                                 "show.")
     synthetic: Synthetic = Synthetic()
     mimic_iv: MimicIv = MimicIv()
     meds: Meds = Meds()
@@ -279,7 +280,10 @@ class Evaluation(Section):
     validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
     experts: tuple[Literal["concare", "gru"], ...] = Field(
         (), description="Further experts trained for comparison; they guide nothing.")
-    bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples.")
+    bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples of mean and standard deviation "
+                                                               "(the paper's).")
+    interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Bootstrap resamples of 95 % intervals, "
+                                                                         "differences and p-values.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
 

@@ -1,7 +1,6 @@
 """Measures of a risk against a label. In go two vectors of n stays, out comes one number.
 
-AUROC, AUPRC (average precision, no interpolation) and Brier score are scikit-learn's; it has no expected calibration
-error, so that one is here.
+AUROC, AUPRC (average precision, no interpolation) and Brier score are scikit-learn's. Calibration: `calibration`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from contracts.errors import DataError
 
 MEASURES = ("auroc", "auprc", "brier")
-BINS = 10
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -55,23 +53,6 @@ def auprc(labels: ArrayLike, risks: ArrayLike) -> float:
 def brier(labels: ArrayLike, risks: ArrayLike) -> float:
     """Mean squared difference of risk and label, 0 is best. Raises DataError as `checked` does."""
     return float(brier_score_loss(*checked(labels, risks)))
-
-
-def ece(labels: ArrayLike, risks: ArrayLike, bins: int = BINS) -> float:
-    """Expected calibration error over equally wide bins (Guo et al. 2017): sum_b n_b/n |mean risk_b - mean label_b|.
-
-    Raises:
-        DataError: as `checked` does.
-    """
-    truth, risk = checked(labels, risks)
-    place = bin_of(risk, bins)
-    gap = np.bincount(place, weights=risk - truth, minlength=bins)
-    return float(np.abs(gap).sum() / truth.size)
-
-
-def bin_of(risks: Floats, bins: int = BINS) -> Ints:
-    """Index of the equally wide bin of each risk; 1.0 belongs to the last."""
-    return np.minimum((risks * bins).astype(np.int64), bins - 1)
 
 
 def parse_rate(verdicts: pl.DataFrame) -> float:

@@ -1,4 +1,4 @@
-"""The pictures of the report as inline SVG: ranking and calibration of the arms, the RL run, the expert's attention.
+"""The pictures of the report as inline SVG: ranking of the arms, the RL run, the expert's attention.
 
 In go frames and vectors, out come `<svg>` elements (see `svg`). Series differ by colour and by dash.
 """
@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from evaluation.metrics import BINS, auprc, auroc, bin_of, checked
-from evaluation.svg import GRID, HEAT, INK, bare, drawing, inline, series
+from evaluation.metrics import auprc, auroc, checked
+from evaluation.svg import DASHES, GRID, HEAT, INK, bare, drawing, inline, legend, line, series, square
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> labels (n,), risks (n,)
 
@@ -25,7 +24,6 @@ REWARDS = {"reward": "R (total reward)", "outcome_reward": "R_cls (outcome)", "a
            "parse_rate": "parse rate [share]"}
 BOUNDS = ("bound_min", "bound_mean", "bound_max")
 CLIPPED = {"clipped_above": "tokens clipped above", "clipped_below": "tokens clipped below"}
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
 
 def roc(curves: Curves, name: str = "roc") -> str:
@@ -35,9 +33,9 @@ def roc(curves: Curves, name: str = "roc") -> str:
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
         for number, (arm, (labels, risks)) in enumerate(curves.items()):
             false_positive, true_positive, _ = roc_curve(*checked(labels, risks))
-            _line(axes, number, false_positive, true_positive, f"{arm}: {100 * auroc(labels, risks):.1f} %")
-        _square(axes, "False positive rate (1 − specificity) [share]", "True positive rate (sensitivity) [share]")
-        _legend(figure)
+            line(axes, number, false_positive, true_positive, f"{arm}: {100 * auroc(labels, risks):.1f} %")
+        square(axes, "False positive rate (1 − specificity) [share]", "True positive rate (sensitivity) [share]")
+        legend(figure)
         return inline(figure, name, "ROC curves",
                       _words("AUROC", {arm: auroc(*found) for arm, found in curves.items()}))
 
@@ -50,32 +48,12 @@ def precision_recall(curves: Curves, name: str = "pr") -> str:
         axes.axhline(prevalence, color=GRID, linewidth=1.2)
         for number, (arm, (labels, risks)) in enumerate(curves.items()):
             precision, recall, _ = precision_recall_curve(*checked(labels, risks))
-            _line(axes, number, recall, precision, f"{arm}: {100 * auprc(labels, risks):.1f} %", steps=True)
-        _square(axes, "Recall (sensitivity) [share]", "Precision [share]")
-        _legend(figure)
+            line(axes, number, recall, precision, f"{arm}: {100 * auprc(labels, risks):.1f} %", steps=True)
+        square(axes, "Recall (sensitivity) [share]", "Precision [share]")
+        legend(figure)
         return inline(figure, name, "Precision-recall curves",
                       f"Prevalence {100 * prevalence:.1f} percent. "
                       + _words("AUPRC", {arm: auprc(*found) for arm, found in curves.items()}))
-
-
-def calibration(curves: Curves, name: str = "calibration") -> str:
-    """Observed share against mean risk in equally wide bins of the risk; the size of a dot is the share of stays."""
-    with drawing(5.0, 4.75 + 0.175 * len(curves)) as figure:
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
-        for number, (arm, found) in enumerate(curves.items()):
-            labels, risks = checked(*found)
-            place = bin_of(risks)
-            size = np.bincount(place, minlength=BINS)
-            used = size > 0
-            observed = np.bincount(place, weights=labels, minlength=BINS)[used] / size[used]
-            stated = np.bincount(place, weights=risks, minlength=BINS)[used] / size[used]
-            _line(axes, number, stated, observed, arm)
-            axes.scatter(stated, observed, s=12 + 160 * size[used] / labels.size, color=series(number), linewidths=0)
-        _square(axes, "Mean risk in the bin [share]", "Observed outcome in the bin [share]")
-        _legend(figure)
-        return inline(figure, name, "Calibration", f"Observed share of the outcome against the mean risk in {BINS} "
-                      "equally wide bins; on the diagonal the risk is right on average.")
 
 
 def rewards(steps: pl.DataFrame, name: str = "rewards") -> str | None:
@@ -163,25 +141,12 @@ def _classes(axes: Axes, labels: Sequence[int], bounds: Sequence[int]) -> None:
                   fontsize=8.5)
 
 
-def _line(axes: Axes, number: int, across: np.ndarray, up: np.ndarray, label: str, steps: bool = False) -> None:
-    axes.plot(across, up, color=series(number), linestyle=_DASHES[number % len(_DASHES)], label=label,
-              drawstyle="steps-post" if steps else "default")
-
-
 def _over_steps(axes: Axes, steps: pl.DataFrame, column: str, number: int, label: str | None = None) -> None:
     part = steps.drop_nulls(column)
     axes.plot(part["step"].to_numpy(), part[column].to_numpy(), color=series(number), marker="o", markersize=3,
-              linestyle=_DASHES[number % len(_DASHES)] if label else "-", label=label)
+              linestyle=DASHES[number % len(DASHES)] if label else "-", label=label)
     axes.set_xlabel("optimiser step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-
-
-def _square(axes: Axes, across: str, up: str) -> None:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=across, ylabel=up, aspect="equal")
-
-
-def _legend(figure: Figure) -> None:
-    figure.legend(loc="outside lower center", ncols=1, fontsize=9, handlelength=3.2)
 
 
 def _drawn(steps: pl.DataFrame, column: str) -> bool:

@@ -19,14 +19,18 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contracts.frames import READINGS, VERDICTS
-from evaluation import paper_figures, plots, tables
-from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC, MODEL_ARMS
+from evaluation import clinical_plots, paper_figures, plots, power, tables, wording
+from evaluation.appraisal import Appraisal
+from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
+from evaluation.risks import MODEL, STATED, TOKENS, Key
 from evaluation.svg import SERIES
 
 MOST_STAYS, MOST_TOKENS = 48, 20
 # Test stays of each outcome below which a figure says nothing.
 FEWEST = 10
+_SIMPLE = ((EXPERT, MODEL), (LOGISTIC, MODEL))
+_CELL = re.compile(r"(?P<main>\S+) (?P<interval>\[[^]]*\])(?: \((?P<spread>[^)]*)\))?(?:, (?P<p>p = .*))?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -49,6 +53,9 @@ class ReportBundle:
         case: one patient in full.
         counts: split to name to number, as `eag-rl cohort --json` has them.
         attrition: rules in order, each with rule, unit, found, dropped, kept.
+        findings: of the check of the cohort, each with level, value, rule, next_step.
+        appraisal: differences, calibration, decision curves, subgroups and power.
+        smallest_cell: smallest count of stays that the appraisal shows.
         settings: the configuration, nested.
         provenance: rows with the same keys: stage, artifact, kind, sha256 and others.
     """
@@ -67,6 +74,9 @@ class ReportBundle:
     case: CaseStudy | None = None
     counts: Mapping[str, Mapping[str, Any]] | None = None
     attrition: Sequence[Mapping[str, Any]] | None = None
+    findings: Sequence[Mapping[str, Any]] | None = None
+    appraisal: Appraisal | None = None
+    smallest_cell: int = 5
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Sequence[Mapping[str, Any]] = ()
 
@@ -87,7 +97,8 @@ def render(bundle: ReportBundle) -> str:
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
-                           resamples=bundle.table["resamples"][0], redrawn=bundle.table["redrawn"][0],
+                           **_appraised(bundle), resamples=bundle.table["resamples"][0],
+                           interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
                            test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
 
@@ -97,7 +108,7 @@ def headline(table: pl.DataFrame, reference: str) -> list[str]:
     policy = tables.main_arm(table)
     sentences = [f"Language-model arm {row['arm']}, risk read as {row['reading']}: AUROC {_figure(row, 'auroc')}, "
                  f"AUPRC {_figure(row, 'auprc')}. {_compared(row, reference)}".strip()
-                 for row in table.filter(pl.col("arm").is_in(policy)).iter_rows(named=True)]
+                 for row in table.filter(pl.col("arm").eq_missing(policy)).iter_rows(named=True)]
     simple = tables.best(table, [arm for arm in table["arm"].unique() if arm not in tables.policy_arms(table)])
     if simple is not None:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
@@ -123,25 +134,32 @@ def _compared(row: Mapping[str, Any], reference: str) -> str:
     if row["auroc_gap_p"] is None:
         return ""
     low, high = 100 * row["auroc_gap_low"], 100 * row["auroc_gap_high"]
-    verdict = ("the interval holds 0: on this test split it cannot be told from the reference" if low <= 0 <= high
-               else "the interval does not hold 0")
+    if low <= 0 <= high:
+        verdict = "the interval holds 0: on this test split it cannot be told from the reference"
+    elif row["auroc_gap_p_holm"] >= power.LEVEL:
+        verdict = "the interval does not hold 0, but corrected for the number of arms the difference is not shown"
+    else:
+        verdict = "the interval does not hold 0"
     return (f"Its AUROC differs from {reference} by {100 * row['auroc_gap_point']:+.1f} points, 95 % interval "
-            f"[{low:+.1f}, {high:+.1f}], p = {row['auroc_gap_p']:.3f}: {verdict}.")
+            f"[{low:+.1f}, {high:+.1f}], p = {row['auroc_gap_p']:.3f}, Holm {row['auroc_gap_p_holm']:.3f}: {verdict}.")
 
 
-def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[str, str]]]]]:
-    """The table's text rows by arm; each cell as what it says first and what stands in brackets after it."""
-    groups: list[tuple[str, list[list[tuple[str, str]]]]] = []
+def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[str, list[str]]]]]]:
+    """The table's text rows by arm; each cell as what it says first and the lines of what stands after it."""
+    groups: list[tuple[str, list[list[tuple[str, list[str]]]]]] = []
     for arm, *texts in rows:
         if not groups or groups[-1][0] != arm:
             groups.append((arm, []))
-        groups[-1][1].append([_two_lines(text) for text in texts])
+        groups[-1][1].append([_lines(text) for text in texts])
     return groups
 
 
-def _two_lines(text: str) -> tuple[str, str]:
-    main, _, rest = text.partition(" (") if " (" in text else text.partition(" [")
-    return main, "" if not rest else rest.removesuffix(")") if " (" in text else f"[{rest}"
+def _lines(text: str) -> tuple[str, list[str]]:
+    """A cell's first figure, then its interval, its mean ± sd, and its p-values."""
+    found = _CELL.fullmatch(text)
+    if found is None:
+        return text, []
+    return found["main"], [part for part in (found["interval"], found["spread"], found["p"]) if part]
 
 
 def flat(values: Any, name: str = "") -> list[tuple[str, str]]:
@@ -182,10 +200,10 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
     curves = _curves(bundle.verdicts, "token_probability", _drawn(bundle.verdicts))
     steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
     drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
-             "calibration": plots.calibration(_calibrated(bundle.verdicts)),
              "rewards": None if steps is None else plots.rewards(steps),
              "bounds": None if steps is None else plots.clip_bounds(steps),
              "attention": None if bundle.readings is None else _attention(bundle.readings, bundle.verdicts)}
+    drawn |= _clinical(bundle)
     return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - our own SVG
 
 
@@ -199,20 +217,51 @@ def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[st
 def _drawn(verdicts: pl.DataFrame) -> list[str]:
     """Arms of the curves: those with a colour, the method's among them."""
     main, simple = tables.main_arm(verdicts), [EXPERT, LOGISTIC, BOOSTING]
-    others = [arm for arm in tables.policy_arms(verdicts) if arm not in main]
-    return [*others[:SERIES - len(main) - len(simple)], *main, *simple]
+    others = [arm for arm in tables.policy_arms(verdicts) if arm != main]
+    return [*others[:SERIES - 1 - len(simple)], *([main] if main else []), *simple]
 
 
-def _calibrated(verdicts: pl.DataFrame) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The method's arm in both readings and the models without language."""
-    policy = tables.main_arm(verdicts)
-    stated = {f"{arm}, stated": found for arm, found in _of(verdicts, "probability", policy).items()}
-    tokens = {f"{arm}, tokens": found for arm, found in _of(verdicts, "token_probability", policy).items()}
-    return {**stated, **tokens, **_of(verdicts, "probability", MODEL_ARMS[:2])} or _curves(verdicts, "probability", [])
+def _clinical(bundle: ReportBundle) -> dict[str, str | None]:
+    """The pictures of the appraisal; none of them without one."""
+    if bundle.appraisal is None:
+        return dict.fromkeys(("forest", "uniform", "quantile", "decision"))
+    present = _present(bundle)
+    last = tables.main_arm(bundle.table)
+    drawn = [key for key in [(last, STATED), (last, TOKENS), *_SIMPLE] if key in present] or present[:1]
+    worth = [key for key in [(last, TOKENS), (bundle.reference, TOKENS), *_SIMPLE] if key in present] or present[:1]
+    worth = list(dict.fromkeys(worth))
+    found = bundle.appraisal
+    return {"forest": clinical_plots.forest(found.differences),
+            "uniform": clinical_plots.reliability(found.reliability, drawn, "uniform", "uniform"),
+            "quantile": clinical_plots.reliability(found.reliability, drawn, "quantile", "quantile"),
+            "decision": clinical_plots.decision_curve(found.decision, worth, worth[0])}
 
 
-def _of(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    return _curves(verdicts, column, arms) if verdicts["arm"].is_in(list(arms)).any() else {}
+def subgroup_keys(bundle: ReportBundle) -> list[Key]:
+    """Arms and readings of the subgroup table: the last policy arm, the reference, and the expert."""
+    present = _present(bundle)
+    wanted = [(tables.main_arm(bundle.table), TOKENS), (bundle.reference, TOKENS), (EXPERT, MODEL)]
+    return list(dict.fromkeys(key for key in wanted if key in present)) or present[:1]
+
+
+def _present(bundle: ReportBundle) -> list[Key]:
+    return [(arm, reading) for arm, reading in bundle.table.select("arm", "reading").iter_rows()]
+
+
+def _appraised(bundle: ReportBundle) -> dict[str, Any]:
+    """The appraisal as text for the template."""
+    warnings = [[plain(one.get(name)) for name in ("level", "value", "rule", "next_step")]
+                for one in bundle.findings or ()]
+    found = bundle.appraisal
+    if found is None:
+        names = ("difference_grid", "power_grid", "calibration_grid", "subgroup_grid", "power_note", "recalibrated")
+        return {**dict.fromkeys(names), "warnings": warnings}
+    stays, positives = int(bundle.table["n"][0]), int(bundle.table["positives"][0])
+    return {"difference_grid": wording.differences(found.differences), "power_grid": wording.power_table(found.power),
+            "calibration_grid": wording.calibration(found.calibration), "warnings": warnings,
+            "subgroup_grid": wording.subgroups(found.subgroups, subgroup_keys(bundle)),
+            "power_note": wording.power_note(found.power, tables.main_arm(bundle.table), stays, positives),
+            "recalibrated": bool((found.calibration["recalibration"] != "none").any())}
 
 
 def _attention(readings: pl.DataFrame, verdicts: pl.DataFrame) -> str | None:

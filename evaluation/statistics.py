@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,8 @@ from contracts.errors import DataError
 from evaluation.metrics import Floats, Ints, checked
 
 LEVEL = 0.95
+_BLOCK = 4_000_000  # cells of W measured at once, so that a large test split needs no large memory
+Measure = Callable[[Ints, Floats, NDArray[Any]], Floats]
 _PATIENCE = 1000  # redraws for each wanted resample before the test split is called too small
 
 
@@ -29,8 +32,12 @@ class Resamples:
         redrawn: resamples that held one class only and were drawn again.
     """
 
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int32]
     redrawn: int
+
+    def first(self, count: int) -> Resamples:
+        """The first `count` resamples: those that the same seed draws where only so many are asked for."""
+        return Resamples(self.counts[:count], self.redrawn)
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,12 @@ def resample(labels: ArrayLike, count: int, seed: int, patients: Sequence[str] |
     member = np.arange(truth.size) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
     people = int(member.max()) + 1
     draw = np.random.default_rng(seed)
-    kept: list[NDArray[np.int64]] = []
+    kept: list[NDArray[np.int32]] = []
     redrawn = 0
     while len(kept) < count:
         counts = np.bincount(draw.integers(people, size=people), minlength=people)[member]
         if 0 < counts @ truth < counts.sum():
-            kept.append(counts)
+            kept.append(counts.astype(np.int32))
             continue
         redrawn += 1
         if redrawn > count * _PATIENCE:
@@ -99,16 +106,31 @@ def measure(name: str, labels: ArrayLike, risks: ArrayLike, resamples: Resamples
     Raises:
         DataError: labels or risks that `metrics.checked` refuses, or of another length than the resamples.
     """
+    return on_each(_MEASURES[name], labels, risks, resamples)
+
+
+def on_each(function: Measure, labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Floats:
+    """Any measure on each resample, (B, ...).
+
+    Args:
+        function: labels (n,), risks (n,), times that each stay was drawn (b, n) -> (b, ...).
+        labels, risks: (n,).
+
+    Raises:
+        DataError: as `measure` does.
+    """
     truth, risk = checked(labels, risks)
     if truth.size != resamples.counts.shape[1]:
         raise DataError(f"{truth.size} stays, resamples of {resamples.counts.shape[1]}", "the same stays",
                         "resample the stays that are judged")
-    return _MEASURES[name](truth, risk, resamples.counts)
+    step = max(1, _BLOCK // truth.size)
+    return np.concatenate([function(truth, risk, resamples.counts[start:start + step])
+                           for start in range(0, len(resamples.counts), step)])
 
 
 def summary(point: float, values: Floats) -> Summary:
     """Mean, sd and interval of a measure over the resamples, beside its value on the whole split."""
-    low, high = _interval(values)
+    low, high = interval(values)
     return Summary(point, float(values.mean()), float(values.std(ddof=1)), low, high)
 
 
@@ -120,17 +142,34 @@ def difference(point: float, values: Floats, reference: Floats) -> Difference:
         values, reference: the measure of both arms on the same resamples, (B,).
     """
     gaps = values - reference
-    low, high = _interval(gaps)
+    low, high = interval(gaps)
     tail = min(int((gaps <= 0).sum()), int((gaps >= 0).sum())) + 1
     return Difference(point, low, high, min(1.0, 2.0 * tail / (gaps.size + 1)))
 
 
-def _interval(values: Floats) -> tuple[float, float]:
+def interval(values: Floats) -> tuple[float, float]:
+    """95 % percentile interval (2.5 and 97.5 percentile) of a measure over the resamples, (B,)."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _by_risk(truth: Ints, risk: Floats, counts: Ints) -> tuple[Floats, Floats]:
+def holm(values: ArrayLike) -> Floats:
+    """p-values of one family, corrected so that the chance of any false finding in it stays at the level (Holm 1979).
+
+    Args:
+        values: (m,); the i-th smallest becomes max over j <= i of min(1, (m - j + 1) p_(j)).
+
+    Returns:
+        Corrected p-values in the order given, (m,).
+    """
+    p = np.asarray(values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
+    return corrected
+
+
+def _by_risk(truth: Ints, risk: Floats, counts: NDArray[Any]) -> tuple[Floats, Floats]:
     """Drawn positives and negatives at each distinct risk, ascending: both (B, U)."""
     order = np.argsort(risk, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(risk[order]) > 0])
@@ -140,7 +179,7 @@ def _by_risk(truth: Ints, risk: Floats, counts: Ints) -> tuple[Floats, Floats]:
     return positive, negative
 
 
-def _auroc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+def _auroc(truth: Ints, risk: Floats, counts: NDArray[Any]) -> Floats:
     """Mann-Whitney: share of positive-negative pairs in order, ties half."""
     positive, negative = _by_risk(truth, risk, counts)
     below = np.cumsum(negative, axis=1) - negative
@@ -148,7 +187,7 @@ def _auroc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
     return np.asarray((positive * (below + negative / 2)).sum(axis=1) / pairs)
 
 
-def _auprc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+def _auprc(truth: Ints, risk: Floats, counts: NDArray[Any]) -> Floats:
     """Average precision: sum over distinct thresholds of precision times the gain in recall."""
     positive, negative = (part[:, ::-1] for part in _by_risk(truth, risk, counts))
     hits = np.cumsum(positive, axis=1)
@@ -157,8 +196,8 @@ def _auprc(truth: Ints, risk: Floats, counts: Ints) -> Floats:
     return np.asarray((precision * positive).sum(axis=1) / positive.sum(axis=1))
 
 
-def _brier(truth: Ints, risk: Floats, counts: Ints) -> Floats:
+def _brier(truth: Ints, risk: Floats, counts: NDArray[Any]) -> Floats:
     return np.asarray(counts @ (risk - truth) ** 2 / counts.sum(axis=1))
 
 
-_MEASURES: dict[str, Callable[[Ints, Floats, Ints], Floats]] = {"auroc": _auroc, "auprc": _auprc, "brier": _brier}
+_MEASURES: dict[str, Measure] = {"auroc": _auroc, "auprc": _auprc, "brier": _brier}

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 SERIES = 8
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 INK, GRID, HEAT = "#fd0001", "#fd0002", "#fd0003"
 _VARIABLES = {INK: "currentColor", GRID: "var(--grid)", HEAT: "var(--heat)",
               **{f"#fe00{number:02x}": f"var(--series-{number})" for number in range(1, SERIES + 1)}}
@@ -76,6 +78,22 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
 def _literal(text: str) -> str:
     """Text escaped for HTML and for a replacement pattern."""
     return escape(text).replace("\\", "\\\\")
+
+
+def line(axes: Axes, number: int, across: np.ndarray, up: np.ndarray, label: str, steps: bool = False) -> None:
+    """Draws series `number` in its colour and dash."""
+    axes.plot(across, up, color=series(number), linestyle=DASHES[number % len(DASHES)], label=label,
+              drawstyle="steps-post" if steps else "default")
+
+
+def square(axes: Axes, across: str, up: str) -> None:
+    """Both axes from 0 to 1, equally long, with their names."""
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=across, ylabel=up, aspect="equal")
+
+
+def legend(figure: Figure, columns: int = 1) -> None:
+    """Names of the series below the picture."""
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=9, handlelength=3.2)
 
 
 def bare(axes: Axes) -> None:

@@ -12,16 +12,14 @@ from typing import Any
 
 import polars as pl
 
-from contracts.errors import DataError
-from contracts.frames import VERDICTS
-from evaluation import metrics, statistics
-from evaluation.metrics import MEASURES, Floats
+from evaluation import metrics, statistics, wording
+from evaluation.calibration import ece
+from evaluation.metrics import MEASURES, Floats, Ints
 from evaluation.paper_figures import Figures
+from evaluation.risks import REFERENCE, Judged, arms_of, counterpart, judged
 
-REFERENCE = "decomposition"
 # The method itself: what headline, case study and calibration are about, whatever its figures are.
 METHOD = "stage1+2"
-READINGS_OF_RISK = {"stated": "probability", "tokens": "token_probability"}
 HEADERS = ("Arm", "Risk", "n", "Parsed", "AUROC", "AUPRC", "Brier", "AUROC vs reference", "AUPRC vs reference")
 _STATISTICS = ("point", "mean", "sd", "low", "high")
 _GAP = ("point", "low", "high", "p")
@@ -30,62 +28,51 @@ SCHEMA: dict[str, Any] = {
     "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64, "parse_rate": pl.Float64,
     "well_formed_rate": pl.Float64, "truncated": pl.Int64, "stated_instead": pl.Int64, "ece": pl.Float64,
     **{f"{name}_{what}": pl.Float64 for name in MEASURES for what in _STATISTICS},
-    **{f"{name}_gap_{what}": pl.Float64 for name in COMPARED for what in _GAP},
+    **{f"{name}_gap_{what}": pl.Float64 for name in COMPARED for what in (*_GAP, "p_holm")},
     **{f"paper_{name}": pl.Float64 for name in COMPARED},
-    "resamples": pl.Int64, "redrawn": pl.Int64}
+    "resamples": pl.Int64, "interval_resamples": pl.Int64, "redrawn": pl.Int64}
 
 
 def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str = REFERENCE,
-            patients: Mapping[str, str] | None = None, paper: Figures | None = None) -> pl.DataFrame:
+            patients: Mapping[str, str] | None = None, paper: Figures | None = None,
+            interval_bootstraps: int = 1000) -> pl.DataFrame:
     """Measures every arm, with each reading of its risk, on the same resamples.
 
     Args:
         verdicts: contract VERDICTS and the columns `verdicts.EXTRAS`; every arm judged the same stays.
-        bootstraps: B.
+        bootstraps: resamples of mean and standard deviation, as in the paper.
         seed: of the resamples.
         reference: arm that the others are compared with, each reading with the same reading; an arm without language
             is compared with the reference's stated number. If it is not among the arms there are no differences.
         patients: stay to patient, where a patient may have several stays.
         paper: figures of the paper, beside.
+        interval_bootstraps: resamples of intervals, differences and p-values; the first of them are those above.
 
     Returns:
         Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `stated_instead` counts answers
-        whose tokens did not tell the risk, so that the stated number stands in.
+        whose tokens did not tell the risk, so that the stated number stands in; `gap_p_holm` is `gap_p` corrected over
+        the arms of the same reading, for each measure (Holm 1979).
 
     Raises:
         ContractError: the verdicts break their contract.
         DataError: arms judged other stays or labels, or a class is missing.
     """
-    arms = _arms(VERDICTS.check(verdicts))
-    first = next(iter(arms.values()))
-    members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
-    drawn = statistics.resample(first["label"].to_numpy(), bootstraps, seed, members)
-    measured = {(arm, reading): _measured(arms[arm][column], arms[arm]["label"], drawn)
-                for arm in arms for reading, column in _readings(arms[arm]).items()}
+    arms, found = arms_of(verdicts), judged(verdicts)
+    drawn = drawn_of(found, max(bootstraps, interval_bootstraps), seed, patients)
+    measured = {key: _measured(risks, found.labels, drawn) for key, risks in found.risks.items()}
     rows = []
     for (arm, reading), values in measured.items():
-        other = None if arm == reference else measured.get((reference, "stated" if reading == "model" else reading))
-        rows.append({**_counts(arms[arm], arm, reading), **_spread(values), **_gaps(values, other),
-                     **_beside(arm, paper), "resamples": bootstraps, "redrawn": drawn.redrawn})
-    return pl.DataFrame(rows, schema=SCHEMA)
+        other = counterpart((arm, reading), measured, reference)
+        rows.append({**_counts(arms[arm], arm, reading), **_spread(values, bootstraps, interval_bootstraps),
+                     **_gaps(values, measured[other] if other else None, interval_bootstraps), **_beside(arm, paper),
+                     "resamples": bootstraps, "interval_resamples": interval_bootstraps, "redrawn": drawn.redrawn})
+    return _corrected(pl.DataFrame(rows, schema=SCHEMA))
 
 
-def _arms(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Verdicts of each arm, sorted by stay, in order of appearance."""
-    parts = {str(name[0]): part.sort("stay_id") for name, part in verdicts.group_by("arm", maintain_order=True)}
-    if not parts:
-        raise DataError("no verdicts", "at least one arm", "judge at least one arm")
-    first_name, first = next(iter(parts.items()))
-    for name, part in parts.items():
-        if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-            raise DataError(f"arm {name!r} judged {part.height} stays, arm {first_name!r} {first.height}, and they are "
-                            "not the same with the same labels", "all arms judge the same test stays",
-                            "judge the arms again on one list of stays")
-    return parts
-
-
-def _readings(part: pl.DataFrame) -> dict[str, str]:
-    return {"model": "probability"} if (part["reading"] == "model").all() else READINGS_OF_RISK
+def drawn_of(found: Judged, count: int, seed: int, patients: Mapping[str, str] | None) -> statistics.Resamples:
+    """The resamples of the judged stays' patients: the same for the same seed, whatever is measured on them."""
+    members = None if patients is None else [patients[stay] for stay in found.stay_ids]
+    return statistics.resample(found.labels, count, seed, members)
 
 
 @dataclass(frozen=True)
@@ -97,12 +84,11 @@ class _Measured:
     ece: float
 
 
-def _measured(risks: pl.Series, labels: pl.Series, drawn: statistics.Resamples) -> _Measured:
-    truth, risk = labels.to_numpy(), risks.to_numpy()
+def _measured(risk: Floats, truth: Ints, drawn: statistics.Resamples) -> _Measured:
     whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk),
              "brier": metrics.brier(truth, risk)}
     return _Measured(whole, {name: statistics.measure(name, truth, risk, drawn) for name in MEASURES},
-                     metrics.ece(truth, risk))
+                     ece(truth, risk))
 
 
 def _counts(part: pl.DataFrame, arm: str, reading: str) -> dict[str, Any]:
@@ -112,22 +98,39 @@ def _counts(part: pl.DataFrame, arm: str, reading: str) -> dict[str, Any]:
             "stated_instead": int((part["reading"] == "stated").sum()) if reading == "tokens" else 0}
 
 
-def _spread(found: _Measured) -> dict[str, float]:
+def _spread(found: _Measured, bootstraps: int, intervals: int) -> dict[str, float]:
+    """Value, mean and sd over the first `bootstraps` resamples, interval over the first `intervals`."""
     cells = {"ece": found.ece}
     for name, point in found.whole.items():
-        spread = statistics.summary(point, found.resampled[name])
-        cells |= {f"{name}_{what}": getattr(spread, what) for what in _STATISTICS}
+        spread = statistics.summary(point, found.resampled[name][:bootstraps])
+        low, high = statistics.interval(found.resampled[name][:intervals])
+        cells |= {f"{name}_{what}": value for what, value in
+                  zip(_STATISTICS, (point, spread.mean, spread.sd, low, high), strict=True)}
     return cells
 
 
-def _gaps(found: _Measured, other: _Measured | None) -> dict[str, float | None]:
+def _gaps(found: _Measured, other: _Measured | None, intervals: int) -> dict[str, float | None]:
     if other is None:
         return {f"{name}_gap_{what}": None for name in COMPARED for what in _GAP}
     cells: dict[str, float | None] = {}
     for name in COMPARED:
-        gap = statistics.difference(found.whole[name] - other.whole[name], found.resampled[name], other.resampled[name])
+        gap = statistics.difference(found.whole[name] - other.whole[name], found.resampled[name][:intervals],
+                                    other.resampled[name][:intervals])
         cells |= {f"{name}_gap_{what}": getattr(gap, what) for what in _GAP}
     return cells
+
+
+def _corrected(table: pl.DataFrame) -> pl.DataFrame:
+    """Holm's correction over the arms, for each reading and measure."""
+    for name in COMPARED:
+        values: list[float | None] = [None] * table.height
+        for reading in table["reading"].unique():
+            rows = [number for number, row in enumerate(table.iter_rows(named=True))
+                    if row["reading"] == reading and row[f"{name}_gap_p"] is not None]
+            for number, value in zip(rows, statistics.holm(table[f"{name}_gap_p"].gather(rows)), strict=True):
+                values[number] = float(value)
+        table = table.with_columns(pl.Series(f"{name}_gap_p_holm", values, pl.Float64))
+    return table
 
 
 def _beside(arm: str, paper: Figures | None) -> dict[str, float | None]:
@@ -141,13 +144,14 @@ def headers(table: pl.DataFrame) -> list[str]:
 
 
 def cells(table: pl.DataFrame) -> list[list[str]]:
-    """The table as text, AUROC and AUPRC in percent: "value on all stays (mean ± sd of the resamples)"."""
+    """The table as text, AUROC and AUPRC in percent: "value on all stays [95 % interval] (mean ± sd)"."""
     rows = []
     for row in table.iter_rows(named=True):
         texts = [row["arm"], row["reading"], str(row["n"]),
                  "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %",
                  _percent(row, "auroc"), _percent(row, "auprc"),
-                 f"{row['brier_point']:.3f} ({row['brier_mean']:.3f} ± {row['brier_sd']:.3f})",
+                 f"{row['brier_point']:.3f} [{row['brier_low']:.3f}, {row['brier_high']:.3f}] "
+                 f"({row['brier_mean']:.3f} ± {row['brier_sd']:.3f})",
                  _gap(row, "auroc"), _gap(row, "auprc")]
         if _has_paper(table):
             texts.append("–" if row["paper_auroc"] is None
@@ -158,8 +162,7 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
 
 def markdown(table: pl.DataFrame) -> str:
     """The table in Markdown."""
-    lines = [headers(table), ["---"] * len(headers(table)), *cells(table)]
-    return "".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |\n" for line in lines)
+    return wording.markdown((headers(table), cells(table)))
 
 
 def best(table: pl.DataFrame, arms: Sequence[str]) -> dict[str, Any] | None:
@@ -173,10 +176,10 @@ def policy_arms(frame: pl.DataFrame) -> list[str]:
     return frame.filter(pl.col("reading") != "model")["arm"].unique(maintain_order=True).to_list()
 
 
-def main_arm(frame: pl.DataFrame) -> list[str]:
-    """The arm of the method; where it is not there, the last policy arm; empty without any. Never picked by figures."""
+def main_arm(frame: pl.DataFrame) -> str | None:
+    """The arm of the method; where it is not there, the last policy arm; None without any. Never picked by figures."""
     arms = policy_arms(frame)
-    return [METHOD] if METHOD in arms else arms[-1:]
+    return METHOD if METHOD in arms else next(reversed(arms), None)
 
 
 def _has_paper(table: pl.DataFrame) -> bool:
@@ -184,11 +187,13 @@ def _has_paper(table: pl.DataFrame) -> bool:
 
 
 def _percent(row: Mapping[str, Any], name: str) -> str:
-    return f"{100 * row[f'{name}_point']:.1f} ({100 * row[f'{name}_mean']:.1f} ± {100 * row[f'{name}_sd']:.1f})"
+    point, low, high, mean, sd = (100 * row[f"{name}_{what}"] for what in ("point", "low", "high", "mean", "sd"))
+    return f"{point:.1f} [{low:.1f}, {high:.1f}] ({mean:.1f} ± {sd:.1f})"
 
 
 def _gap(row: Mapping[str, Any], name: str) -> str:
     if row[f"{name}_gap_point"] is None:
         return "–"
     point, low, high = (100 * row[f"{name}_gap_{what}"] for what in ("point", "low", "high"))
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {row[f'{name}_gap_p']:.3f}".replace("-", "−")
+    return (f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {row[f'{name}_gap_p']:.3f}, "
+            f"Holm {row[f'{name}_gap_p_holm']:.3f}").replace("-", "−")

@@ -25,8 +25,8 @@ def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _brief(cell: str) -> str:
-    """Point and sd of "point (mean ± sd)", the interval without its p: the rest stands in the report."""
-    return re.sub(r" \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
+    """Point and sd of "point [interval] (mean ± sd)", a difference without its p: the rest stands in the report."""
+    return re.sub(r"(?: \[[^]]*\])? \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
 
 
 def print_cohort(console: Console, table: Mapping[str, Any]) -> None:

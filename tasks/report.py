@@ -1,4 +1,4 @@
-"""Stage `report`: the result table and the HTML report of a study, from everything it made."""
+"""Stage `report`: the result tables and the report of a study, as a page and as Markdown, from everything it made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import polars as pl
 from configs.load import dump
 from configs.schema import Config
 from contracts.patients import patients_of
+from ehr import validity
 from ehr.cohort import counts, read
+from ehr.small_cells import hidden
 from evaluation import paper_figures, tables
+from evaluation.appraisal import Appraisal, Validation, appraise
+from evaluation.baselines import EXPERT
 from evaluation.case_study import study_case
 from evaluation.report import ReportBundle, render
+from evaluation.report_markdown import markdown
+from evaluation.risks import MODEL
 from lineage.fingerprint import git_commit
 from models.progress import read as read_progress
 from prompts.mentions import MentionFinder
@@ -27,19 +33,34 @@ from tasks.stage import Made, Work, input_file, stage
 @stage("report",
        settings=("study", "cohort", "expert", "prompts", "rewards", "search", "policy", "evaluation", "serving",
                  "arms"),
-       packages=("polars", "matplotlib", "jinja2", "scikit-learn"))
+       packages=("polars", "matplotlib", "jinja2", "scikit-learn", "scipy"))
 def report(work: Work) -> Made:
-    """Writes table.{parquet,csv,md,json} and report.html."""
+    """Writes report.html, report.md, table.{parquet,csv,md,json} and one CSV for each table of the appraisal."""
     verdicts, config = _verdicts(work), work.config
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
     paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
-    table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper)
+    table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper,
+                           interval_bootstraps=config.evaluation.interval_bootstraps)
+    found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
+                     hidden, _expert_on_validation(work, cohort.stays))
     _write_table(table, work.out)
-    page = render(_bundle(work, table, verdicts, counts(cohort)))
-    (work.out / "report.html").write_text(page, encoding="utf-8")
-    return Made(metrics=_metrics(table), show=("report.html", "table.csv", "table.json"),
-                summary=tables.markdown(table))
+    for name, frame in found.frames().items():
+        frame.write_csv(work.out / f"{name}.csv")
+    bundle = _bundle(work, table, verdicts, counts(cohort), found)
+    (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
+    (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
+    return Made(metrics=_metrics(table), summary=tables.markdown(table),
+                show=("report.html", "report.md", "table.csv", "table.json",
+                      *(f"{name}.csv" for name in found.frames())))
+
+
+def _expert_on_validation(work: Work, stays: pl.DataFrame) -> Validation:
+    """Labels and risks of the expert on validation stays, on which its recalibration is fitted."""
+    readings = pl.read_parquet(input_file(work, "readings", "readings.parquet"))
+    risks = readings.group_by("stay_id").agg(pl.col("risk").first())
+    known = stays.filter(pl.col("split") == "validation").join(risks, on="stay_id", how="inner").sort("stay_id")
+    return {(EXPERT, MODEL): (known["label"].cast(pl.Int64).to_numpy(), known["risk"].to_numpy())}
 
 
 def _verdicts(work: Work) -> pl.DataFrame:
@@ -64,7 +85,8 @@ def _metrics(table: pl.DataFrame) -> dict[str, float]:
     return values
 
 
-def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any]) -> ReportBundle:
+def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any],
+            found: Appraisal) -> ReportBundle:
     config = work.config
     patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
     arm, style = _case_arm(config)
@@ -79,6 +101,8 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
         case=study_case(verdicts, arm, style, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
                         config.prompts.expert_features),
         counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],
+        findings=_json(input_file(work, "cohort", validity.FILE))["findings"], appraisal=found,
+        smallest_cell=config.cohort.smallest_cell,
         settings=dump(config), provenance=_provenance(work))
 
 

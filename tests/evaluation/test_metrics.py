@@ -1,4 +1,3 @@
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -33,22 +32,6 @@ def test_a_perfect_ranking_scores_one_and_its_mirror_nothing() -> None:
     assert metrics.auroc(labels, [0.5] * 4) == 0.5
 
 
-def test_calibration_error_is_the_gap_of_each_bin_weighted_by_its_stays() -> None:
-    labels, risks = [1, 1, 0, 0], [0.95, 0.91, 0.95, 0.05]
-    assert metrics.ece(labels, risks) == pytest.approx((abs(0.95 + 0.91 + 0.95 - 2) + 0.05) / 4)
-
-
-@given(judged())
-def test_calibration_error_agrees_with_a_loop_over_bins(case: tuple[list[int], list[float]]) -> None:
-    labels, risks = np.array(case[0]), np.array(case[1])
-    total = 0.0
-    for number in range(10):
-        inside = np.array([min(int(risk * 10), 9) == number for risk in risks])
-        if inside.any():
-            total += inside.mean() * abs(risks[inside].mean() - labels[inside].mean())
-    assert metrics.ece(labels, risks) == pytest.approx(total)
-
-
 @pytest.mark.parametrize(("labels", "risks", "says"), [
     ([1, 1], [0.2, 0.3], "all 2 labels are 1"),
     ([0, 0, 0], [0.2, 0.3, 0.1], "all 3 labels are 0"),
@@ -59,7 +42,7 @@ def test_calibration_error_agrees_with_a_loop_over_bins(case: tuple[list[int], l
     ([], [], "shape"),
 ])
 def test_what_cannot_be_measured_is_refused_with_its_value(labels: list[int], risks: list[float], says: str) -> None:
-    for measure in (metrics.auroc, metrics.auprc, metrics.brier, metrics.ece):
+    for measure in (metrics.auroc, metrics.auprc, metrics.brier):
         with pytest.raises(DataError, match=says):
             measure(labels, risks)
 

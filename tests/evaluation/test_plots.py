@@ -14,7 +14,7 @@ CURVES = {"good <arm> & $x$": (LABELS, np.array([0.1, 0.9, 0.2, 0.8, 0.7, 0.3]))
           "flat": (LABELS, np.full(6, 0.5))}
 
 
-@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall, plots.calibration])
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
 def test_a_picture_is_xml_without_addresses_dates_or_fixed_colours(draw) -> None:  # noqa: ANN001
     svg = draw(CURVES)
     root = ElementTree.fromstring(svg)

@@ -5,8 +5,11 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from configs.schema import Evaluation
 from contracts.patients import Patient
+from ehr.small_cells import hidden
 from evaluation import paper_figures, tables
+from evaluation.appraisal import appraise
 from evaluation.baselines import judge_expert
 from evaluation.case_study import CaseStudy, Segment, choose, mark, study_case
 from evaluation.report import FEWEST, ReportBundle, flat, headline, render
@@ -63,6 +66,7 @@ def bundle() -> ReportBundle:
     readings = readings_of(stays)
     verdicts = pl.concat([*(verdicts_of(arm, stays, skill) for arm, skill in POLICY_ARMS.items()),
                           judge_expert(readings, stays)])
+    table = tables.results(verdicts, 30, 1, paper=paper_figures.TJH_MORTALITY, interval_bootstraps=60)
     steps = pl.DataFrame({"step": [1, 2, 3], "reward": [-0.5, -0.4, -0.1], "outcome_reward": [-0.6, -0.5, -0.2],
                           "attention_reward": [0.1, 0.2, 0.3], "parse_rate": [0.9, 1.0, 1.0],
                           "bound_min": [0.2, 0.2, 0.2], "bound_mean": [0.3, 0.31, 0.3], "bound_max": [0.4, 0.4, 0.4],
@@ -73,7 +77,9 @@ def bundle() -> ReportBundle:
                      ("Lactate",), 1 / 3)
     return ReportBundle(
         study="study", created="2026-01-01", outcome="mortality", verdicts=verdicts, case=case, readings=readings,
-        rl_steps=steps, table=tables.results(verdicts, 30, 1, paper=paper_figures.TJH_MORTALITY),
+        rl_steps=steps, table=table, smallest_cell=4,
+        appraisal=appraise(verdicts, table, stays, Evaluation(interval_bootstraps=60), 1, 4, hidden),
+        findings=[{"level": "warning", "value": HOSTILE, "rule": "a day between", "next_step": "look", "count": 2}],
         notes={"logistic regression": HOSTILE}, stage1={"before": {"parse_rate": 0.1}, "after": {"parse_rate": 1.0}},
         health={"effective_tokens": 3.14159, "seeds": [{"auroc": 0.9}]},
         counts={"train": {"patients": 80, "visits": 200}, "test": {"patients": 40, "visits": 100}},
@@ -123,17 +129,17 @@ def test_no_address_and_no_font_is_in_the_page(source: str) -> None:
 def test_what_a_model_wrote_is_shown_and_never_run(page: _Page, source: str) -> None:
     assert "<script>alert(1)</script>" in page.text
     assert "{{ 7*7 }}" in page.text and "\x00" not in page.text
-    assert page.text.count("<script>alert(1)</script>") >= 6
+    assert page.text.count("<script>alert(1)</script>") >= 7
     assert "<script" not in source
 
 
 def test_tables_have_scopes_and_pictures_have_words(page: _Page) -> None:
     assert all(attributes.get("scope") in {"col", "row", "colgroup", "rowgroup"} for attributes in page.all("th"))
     pictures = [attributes for attributes in page.all("svg") if attributes.get("role") == "img"]
-    assert len(pictures) == len(page.all("svg")) == 6
+    assert len(pictures) == len(page.all("svg")) == 9
     known = {attributes.get("id") for _, attributes in page.tags}
     assert all(set((attributes["aria-labelledby"] or "").split()) <= known for attributes in pictures)
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 11
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 16
 
 
 def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle: ReportBundle) -> None:
@@ -151,6 +157,8 @@ def test_absent_parts_are_named(bundle: ReportBundle) -> None:
     assert not page.open
     for words in ("no RL run", "no readings of an expert", "no health report", "no check of stage 1",
                   "No simple baseline", "No answer of a language-model arm", "no counts", "no attrition",
+                  "no check of the cohort", "no appraisal was made", "No power note", "No calibration",
+                  "No decision curves", "No subgroups",
                   "no settings", "no provenance"):
         assert words in page.text
 
@@ -164,6 +172,41 @@ def test_only_the_expert_is_enough_for_a_page(bundle: ReportBundle) -> None:
     verdicts = bundle.verdicts.filter(pl.col("arm") == "expert")
     page = _Page(render(replace(_bare(bundle), verdicts=verdicts, table=tables.results(verdicts, 30, 1))))
     assert "No language-model arm was judged" in page.text
+
+
+def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle) -> None:
+    stays = stays_of(120)
+    verdicts = bundle.verdicts.filter(pl.col("arm") == "expert")
+    table = tables.results(verdicts, 30, 1, interval_bootstraps=60)
+    found = appraise(verdicts, table, stays, Evaluation(interval_bootstraps=60), 1, 5, hidden)
+    page = _Page(render(replace(_bare(bundle), verdicts=verdicts, table=table, appraisal=found)))
+    assert not page.open and "no arm has a reference" in page.text and "AUROC [%]: expert, model" in page.text
+
+
+def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
+    assert page.text.count("How to read:") == 6
+    for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts below 4 stays", "treat none",
+                  "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between"):
+        assert words in page.text
+
+
+def test_counts_of_small_groups_are_not_on_the_page(page: _Page, bundle: ReportBundle) -> None:
+    found = bundle.appraisal
+    assert found is not None
+    groups = found.subgroups.filter(pl.col("arm") == "expert")
+    assert groups["hidden"].any() and groups["n"].drop_nulls().min() >= 4  # type: ignore[operator]
+    row = groups.filter(pl.col("hidden")).row(0, named=True)
+    assert f"{row['variable']} {row['level']}" in page.text and "hidden" in page.text
+
+
+@pytest.mark.parametrize(("low", "holm", "says"), [
+    (-0.01, 0.4, "cannot be told from the reference"), (0.01, 0.2, "the difference is not shown"),
+    (0.01, 0.01, "the interval does not hold 0.")])
+def test_the_headline_calls_a_difference_shown_only_where_the_corrected_p_says_so(
+        bundle: ReportBundle, low: float, holm: float, says: str) -> None:
+    table = bundle.table.with_columns(auroc_gap_low=pl.lit(low), auroc_gap_high=pl.lit(0.2),
+                                      auroc_gap_p_holm=pl.lit(holm))
+    assert says in headline(table, "decomposition")[0]
 
 
 def test_the_answer_is_cut_at_its_mentions_and_nothing_is_lost() -> None:

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from contracts.errors import DataError
 from evaluation import statistics
@@ -98,3 +99,27 @@ def test_p_is_uniform_enough_where_nothing_differs() -> None:
         one, two = (statistics.measure("auroc", labels, draw.random(60), drawn) for _ in range(2))
         small += statistics.difference(0.0, one, two).p < 0.05
     assert small <= 9
+
+
+@given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=12))
+def test_holms_correction_is_that_of_statsmodels(values: list[float]) -> None:
+    assert statistics.holm(values) == pytest.approx(multipletests(values, method="holm")[1])
+
+
+def test_holms_correction_of_a_worked_example() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([]).size == 0
+
+
+def test_the_first_resamples_of_many_are_those_that_few_would_have_been() -> None:
+    labels, _ = _judged(3, 40)
+    many, few = (statistics.resample(labels, count, 5, [str(stay // 2) for stay in range(40)]) for count in (60, 10))
+    assert (many.first(10).counts == few.counts).all()
+
+
+def test_a_large_split_is_measured_in_blocks_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, risks = _judged(3, 40)
+    drawn = statistics.resample(labels, 25, 5)
+    whole = statistics.measure("auprc", labels, risks, drawn)
+    monkeypatch.setattr(statistics, "_BLOCK", 40 * 7)
+    assert (statistics.measure("auprc", labels, risks, drawn) == whole).all()

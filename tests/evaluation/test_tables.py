@@ -1,9 +1,13 @@
+import re
+
+import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from contracts.errors import DataError
-from evaluation import paper_figures, tables
+from evaluation import paper_figures, risks, statistics, tables
 from evaluation.baselines import judge_expert
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
 
@@ -26,12 +30,12 @@ def test_point_values_are_those_of_scikit_learn_with_unparsed_answers_at_one_hal
     for arm, reading, column in (("think", "stated", "probability"), ("think", "tokens", "token_probability")):
         part = verdicts.filter(pl.col("arm") == arm)
         row = table.filter((pl.col("arm") == arm) & (pl.col("reading") == reading)).row(0, named=True)
-        labels, risks = part["label"].to_numpy(), part[column].to_numpy()
+        labels, found = part["label"].to_numpy(), part[column].to_numpy()
         assert row["n"] == part.height == 60
         assert row["parse_rate"] == pytest.approx(52 / 60)
-        assert row["auroc_point"] == pytest.approx(roc_auc_score(labels, risks))
-        assert row["auprc_point"] == pytest.approx(average_precision_score(labels, risks))
-        assert row["brier_point"] == pytest.approx(brier_score_loss(labels, risks))
+        assert row["auroc_point"] == pytest.approx(roc_auc_score(labels, found))
+        assert row["auprc_point"] == pytest.approx(average_precision_score(labels, found))
+        assert row["brier_point"] == pytest.approx(brier_score_loss(labels, found))
 
 
 def test_differences_are_paired_with_the_same_reading_of_the_reference(verdicts: pl.DataFrame) -> None:
@@ -91,3 +95,41 @@ def test_the_table_survives_csv(verdicts: pl.DataFrame) -> None:
     again = pl.read_csv(table.write_csv().encode(), schema=tables.SCHEMA)
     assert again.select("arm", "reading", "n").equals(table.select("arm", "reading", "n"))
     assert again["auroc_mean"].to_list() == pytest.approx(table["auroc_mean"].to_list())
+
+
+def test_mean_and_sd_are_of_the_papers_resamples_and_intervals_and_differences_of_many(verdicts: pl.DataFrame) -> None:
+    few = tables.results(verdicts, bootstraps=50, seed=1, interval_bootstraps=50)
+    many = tables.results(verdicts, bootstraps=50, seed=1, interval_bootstraps=400)
+    assert many["auroc_sd"].equals(few["auroc_sd"]) and many["brier_mean"].equals(few["brier_mean"])
+    assert not many["auroc_low"].equals(few["auroc_low"])
+    assert (many["resamples"][0], many["interval_resamples"][0]) == (50, 400)
+    assert many["auroc_gap_p"].min() == pytest.approx(2 / 401)  # type: ignore[operator]
+
+
+def test_the_interval_in_the_table_is_that_of_the_resamples_of_patients(verdicts: pl.DataFrame) -> None:
+    found = risks.judged(verdicts)
+    patients = {stay: f"p{number // 2}" for number, stay in enumerate(found.stay_ids)}
+    table = tables.results(verdicts, bootstraps=50, seed=1, patients=patients, interval_bootstraps=300)
+    drawn = statistics.resample(found.labels, 300, 1, [patients[stay] for stay in found.stay_ids])
+    values = statistics.measure("auroc", found.labels, found.risks["stage1", "tokens"], drawn)
+    row = table.filter((pl.col("arm") == "stage1") & (pl.col("reading") == "tokens")).row(0, named=True)
+    assert (row["auroc_low"], row["auroc_high"]) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_holms_correction_is_over_the_arms_of_a_reading_for_each_measure(verdicts: pl.DataFrame) -> None:
+    table = tables.results(verdicts, bootstraps=50, seed=1, interval_bootstraps=200)
+    for name in tables.COMPARED:
+        for reading, arms in (("stated", 4), ("tokens", 4), ("model", 1)):
+            part = table.filter((pl.col("reading") == reading) & pl.col(f"{name}_gap_p").is_not_null())
+            assert part.height == arms
+            assert part[f"{name}_gap_p_holm"].to_list() == pytest.approx(
+                multipletests(part[f"{name}_gap_p"], method="holm")[1].tolist())
+    assert table.filter(pl.col("arm") == "decomposition")["auroc_gap_p_holm"].null_count() == 2
+
+
+def test_a_cell_tells_value_interval_mean_and_sd_and_a_difference_both_its_p(verdicts: pl.DataFrame) -> None:
+    table = tables.results(verdicts, bootstraps=50, seed=1)
+    cells = dict(zip(tables.headers(table), tables.cells(table)[-1], strict=True))
+    assert re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\] \(\d+\.\d ± \d+\.\d\)", cells["AUROC"])
+    assert re.fullmatch(r"[+−]\d+\.\d \[[+−]\d+\.\d, [+−]\d+\.\d\], p = \d\.\d{3}, Holm \d\.\d{3}",
+                        cells["AUROC vs reference"])

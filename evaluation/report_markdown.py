@@ -1,0 +1,50 @@
+"""The report as Markdown: what has to stand in a message or a manuscript, without pictures and without any patient.
+
+In goes the same `ReportBundle` as the page's, out comes text.
+"""
+
+from __future__ import annotations
+
+from evaluation import tables, wording
+from evaluation.report import ReportBundle, headline, subgroup_keys
+
+
+def markdown(bundle: ReportBundle) -> str:
+    """Headline, main table, differences, power, subgroups, validity warnings and limits."""
+    table, found = bundle.table, bundle.appraisal
+    stays, positives = int(table["n"][0]), int(table["positives"][0])
+    parts = [f"# Study {bundle.study}", f"Outcome: {bundle.outcome}. {stays} test stays, {positives} with outcome 1. "
+             f"Made {bundle.created}.", *headline(table, bundle.reference), "## Results", tables.markdown(table),
+             f"AUROC and AUPRC in percent: value on all test stays, [95 % interval over "
+             f"{table['interval_resamples'][0]} bootstrap resamples of patients], (mean ± standard deviation over "
+             f"{table['resamples'][0]}). Differences to {bundle.reference} are paired, in points; “Holm” is their p "
+             "corrected over the arms of the same reading."]
+    if found is not None:
+        parts += ["## Differences", _or_absent(wording.differences(found.differences), "No arm has a reference."),
+                  "## Power", *(wording.power_note(found.power, tables.main_arm(table), stays, positives)
+                                or ["No comparison, so no power."]),
+                  "## Calibration", wording.markdown(wording.calibration(found.calibration)),
+                  "## Subgroups", wording.markdown(wording.subgroups(found.subgroups, subgroup_keys(bundle))),
+                  f"Counts below {bundle.smallest_cell} stays, and what would give them away, are hidden."]
+    parts += ["## Validity of the cohort", *_warnings(bundle), "## Limits",
+              "This is research software, not a medical device. The intervals show how far the figures could move on "
+              "another test split of the same size, not what another hospital would give."]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _or_absent(grid: wording.Grid, words: str) -> str:
+    return wording.markdown(grid) if grid[1] else words
+
+
+def _warnings(bundle: ReportBundle) -> list[str]:
+    if bundle.findings is None:
+        return ["This report was given no check of the cohort."]
+    if not bundle.findings:
+        return ["Nothing stood out in the check of the cohort."]
+    return ["\n".join(f"- {one['level']}: {_plain(one['value'])}. What would be right: {_plain(one['rule'])}. "
+                      f"Next: {_plain(one['next_step'])}." for one in bundle.findings)]
+
+
+def _plain(text: object) -> str:
+    """Text of one line, without markup."""
+    return " ".join(str(text).split()).replace("<", "&lt;").rstrip(".")

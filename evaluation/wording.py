@@ -1,0 +1,117 @@
+"""The appraisal in words: its frames as rows of text and sentences, for the page and for Markdown.
+
+In go frames of `appraisal`, out come heads and cells, AUROC and AUPRC in percent or points, a dash for what is not
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from evaluation import power
+from evaluation.risks import Key
+
+Grid = tuple[list[str], list[list[str]]]  # heads, rows
+NONE, HIDDEN = "–", "hidden"
+
+
+def differences(frame: pl.DataFrame) -> Grid:
+    """`appraisal.DIFFERENCES`, one line for each arm and reading."""
+    heads = ["Arm", "Risk", "AUROC difference [points]", "p", "p (Holm)", "AUPRC difference [points]", "p", "p (Holm)"]
+    lines: dict[Key, list[str]] = {}
+    for row in frame.iter_rows(named=True):
+        line = lines.setdefault((row["arm"], row["reading"]), [row["arm"], row["reading"]])
+        line += [signed(row), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
+    return heads, list(lines.values())
+
+
+def calibration(frame: pl.DataFrame) -> Grid:
+    """`appraisal.CALIBRATION`."""
+    heads = ["Arm", "Risk", "Recalibrated", "Mean risk", "Observed", "Brier", "ECE, wide bins", "ECE, equal bins",
+             "Intercept", "Slope"]
+    rows = [[row["arm"], row["reading"], _method(row), f"{100 * row['mean_risk']:.1f} %",
+             f"{100 * row['observed']:.1f} %", f"{row['brier']:.3f}", f"{row['ece_uniform']:.3f}",
+             f"{row['ece_quantile']:.3f}", _bounded(row, "intercept"), _bounded(row, "slope")]
+            for row in frame.iter_rows(named=True)]
+    return heads, rows
+
+
+def subgroups(frame: pl.DataFrame, keys: Sequence[Key]) -> Grid:
+    """Some arms of `subgroups.SCHEMA`: one line for each group; mean risk is the first arm's."""
+    heads = ["Group", "n", "Outcome 1", *(f"AUROC [%]: {', '.join(key)}" for key in keys), "Observed", "Mean risk"]
+    rows = []
+    for variable, level in frame.select("variable", "level").unique(maintain_order=True).iter_rows():
+        group = {(row["arm"], row["reading"]): row for row in frame.iter_rows(named=True)
+                 if (row["variable"], row["level"]) == (variable, level)}
+        first = group[keys[0]]
+        rows.append([f"{variable} {level}", _count(first, "n"), _count(first, "positives"),
+                     *(_auroc(group[key]) for key in keys), _share(first, "observed"), _share(first, "mean_risk")])
+    return heads, rows
+
+
+def power_table(frame: pl.DataFrame) -> Grid:
+    """`appraisal.POWER`."""
+    heads = ["Arm", "Risk", "Sd of the paired difference [points]", "Smallest difference shown [points]"]
+    return heads, [[row["arm"], row["reading"], f"{100 * row['sd_of_difference']:.1f}",
+                    f"{100 * row['smallest_difference']:.1f}"] for row in frame.iter_rows(named=True)]
+
+
+def power_note(frame: pl.DataFrame, arm: str | None, stays: int, positives: int) -> list[str]:
+    """What the test split could have shown of one arm; no sentence if it is not compared."""
+    rows = frame.filter(pl.col("arm") == arm).iter_rows(named=True) if arm else iter(())
+    told = [f"{100 * row['smallest_difference']:.1f} points (risk read as {row['reading']}, against "
+            f"{row['reference']})" for row in rows]
+    if not told:
+        return []
+    return [f"With these {stays} test stays, {positives} of them with outcome 1, the smallest true difference in AUROC "
+            f"that would be found for {arm} with 80 % power at the 5 % level is " + " or ".join(told) + ".",
+            "How to read: a smaller true difference would more often than one time in five be missed, so an interval "
+            "that holds 0 does not show that two arms are equal.",
+            f"Method: {power.METHOD}."]
+
+
+def markdown(grid: Grid) -> str:
+    """A Markdown table."""
+    heads, rows = grid
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |\n" for line in lines)
+
+
+def signed(row: Mapping[str, Any]) -> str:
+    """A difference with its interval, in points."""
+    point, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    return "no" if row["recalibration"] == "none" else f"{row['recalibration']}, n = {row['validation_stays']}"
+
+
+def _bounded(row: Mapping[str, Any], name: str) -> str:
+    if row[name] is None:
+        return NONE
+    if row[f"{name}_low"] is None:
+        return _two(row[name])
+    return f"{_two(row[name])} [{_two(row[f'{name}_low'])}, {_two(row[f'{name}_high'])}]"
+
+
+def _two(value: float) -> str:
+    """Two decimals, without a minus before nothing."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
+
+
+def _count(row: Mapping[str, Any], name: str) -> str:
+    return HIDDEN if row[name] is None else str(row[name])
+
+
+def _share(row: Mapping[str, Any], name: str) -> str:
+    return HIDDEN if row[name] is None else f"{100 * row[name]:.1f} %"
+
+
+def _auroc(row: Mapping[str, Any]) -> str:
+    if row["auroc"] is None:
+        return HIDDEN if row["hidden"] else NONE
+    return f"{100 * row['auroc']:.1f} [{100 * row['auroc_low']:.1f}, {100 * row['auroc_high']:.1f}]"

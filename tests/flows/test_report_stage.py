@@ -1,0 +1,110 @@
+"""Stage `report` writes its tables, page and text from everything a study made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import polars as pl
+import pytest
+
+import tasks.cohort
+import tasks.report
+from configs.load import load
+from contracts.patients import PATIENTS
+from ehr.cohort import read
+from evaluation.baselines import judge_expert
+from lineage.artifact import Artifact
+from lineage.fingerprint import code_digests
+from support.judged import POLICY_ARMS, readings_of, verdicts_of
+from tasks.stage import Made, Work
+
+CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
+                       f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
+TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power")
+
+
+def _json(folder: Path, name: str, values: Any) -> None:
+    (folder / name).write_text(json.dumps(values), encoding="utf-8")
+
+
+def _inputs(folder: Path, session: Any) -> dict[str, Path]:
+    """Folders of all artifacts that the report opens; arms and expert are pretended."""
+    inputs = {role: folder / role for role in ("cohort", "patients", "readings", "check", "rl", "baselines",
+                                               *(f"verdicts.{arm}" for arm in POLICY_ARMS))}
+    for place in inputs.values():
+        place.mkdir(parents=True)
+    tasks.cohort.cohort.make(Work("cohort", session, {}, {}, inputs["cohort"], inputs["cohort"], "run"))
+    stays = read(inputs["cohort"]).stays
+    readings = readings_of(stays)
+    readings.write_parquet(inputs["readings"] / "readings.parquet")
+    _json(inputs["readings"], "health.json", {"effective_tokens": 3.1})
+    rows = [{"stay_id": stay, "split": split, "label": label, "evidence": "Lactate: 2", "shown": ["Lactate"],
+             "expert_features": ["Lactate"]} for stay, split, label in stays.select("stay_id", "split", "label").rows()]
+    pl.DataFrame(rows, schema=dict(PATIENTS.dtypes)).write_parquet(inputs["patients"] / "patients.parquet")
+    for arm, skill in POLICY_ARMS.items():
+        verdicts_of(arm, stays, skill).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
+    judge_expert(readings, stays).write_parquet(inputs["baselines"] / "verdicts.parquet")
+    _json(inputs["baselines"], "notes.json", {})
+    _json(inputs["check"], "check.json", {"before": {"reward": 0.1}, "after": {"reward": 0.2}})
+    (inputs["rl"] / "progress.jsonl").write_text(
+        '{"step": 1, "total": 1, "metrics": {"reward": 0.5}}\n', encoding="utf-8")
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]]:
+    folder = tmp_path_factory.mktemp("report")
+    store = SimpleNamespace(manifest=lambda _: {"sources": {}, "commit": "c" * 40, "tracking_run": "r"})
+    session = cast(Any, SimpleNamespace(config=CONFIG, data=None, workspace=folder, store=store))
+    inputs = _inputs(folder / "inputs", session)
+    artifacts = {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in inputs}
+    out = folder / "out"
+    out.mkdir()
+    result = tasks.report.report.make(Work("report", session, inputs, artifacts, out, out, "run"))
+    return out, result, set(read(inputs["cohort"]).stays["stay_id"])
+
+
+def test_page_text_and_every_table_are_written_and_shown(made: tuple[Path, Made, set[str]]) -> None:
+    out, result, _ = made
+    for name in ("report.html", "report.md", "table.csv", "table.json", *(f"{name}.csv" for name in TABLES)):
+        assert (out / name).stat().st_size and name in result.show
+    assert result.metrics["stage1+2/tokens/auroc"] > 0.5
+
+
+def test_nothing_that_is_written_names_a_stay(made: tuple[Path, Made, set[str]]) -> None:
+    out, _, stays = made
+    for path in out.glob("*.*"):
+        if path.suffix != ".parquet":
+            text = path.read_text(encoding="utf-8")
+            assert [stay for stay in stays if stay in text] == [], path.name
+
+
+def test_the_settings_of_the_cohort_and_the_resamples_reach_the_tables(made: tuple[Path, Made, set[str]]) -> None:
+    out, _, _ = made
+    table = pl.read_csv(out / "table.csv")
+    assert (table["resamples"][0], table["interval_resamples"][0]) == (100, 50)
+    groups = pl.read_csv(out / "subgroups.csv")
+    assert groups["hidden"].any() and groups["n"].min() >= 5  # type: ignore[operator]
+    assert "Counts below 5 stays" in (out / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_expert_is_recalibrated_on_validation_stays(made: tuple[Path, Made, set[str]]) -> None:
+    rows = pl.read_csv(made[0] / "calibration.csv").filter(pl.col("validation_stays").is_not_null())
+    assert rows["arm"].unique().to_list() == ["expert"] and set(rows["recalibration"]) == {"platt", "isotonic"}
+    validation = read(made[0].parent / "inputs" / "cohort").stays.filter(pl.col("split") == "validation")
+    assert set(rows["validation_stays"]) == {validation.height}
+
+
+def test_warnings_about_the_cohort_stand_on_the_page_and_in_the_text(made: tuple[Path, Made, set[str]]) -> None:
+    out = made[0]
+    assert "- warning: " in (out / "report.md").read_text(encoding="utf-8")
+    assert "What may bias the results" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
+    wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power"}
+    assert wanted <= set(code_digests(["tasks.report"]))
+    assert not wanted & set(code_digests(["tasks.verdicts"]))
