@@ -185,7 +185,7 @@ def _summary(out: Path, reached: int, section: Grpo, weight: float) -> dict[str,
             for when, row in (("first", first), ("last", last)) if name in row}
     most = {f"{name}_most": max(row.get(name, 0.0) for row in metrics.values())
             for name in ("clipped_above", "clipped_below", "trajectories_clipped_above", "bound_max")}
-    return told | most | {"warnings": warnings_of(list(steps.values()), section, weight)}
+    return told | most | {"warnings": warnings_of([steps[number] for number in sorted(steps)], section, weight)}
 
 
 if __name__ == "__main__":

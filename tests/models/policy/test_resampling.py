@@ -16,14 +16,14 @@ from configs.schema import Grpo
 from contracts.errors import ConfigError
 from models.policy import grpo
 from models.policy.budget import Budget
-from models.policy.chat import ChatTokenizer, load_tokenizer
+from models.policy.chat import load_tokenizer
 from models.policy.resampling import Group, equal, fill, replacements
-from models.policy.rollouts import Completion, Request
 from models.policy.scoring import teaches
 from models.progress import read
-from prompts.grammar import render_final
+from support.pretended_engine import Killed, PretendedEngine
 
 Make = Callable[..., dict[str, Any]]
+Run = Callable[..., tuple[dict[str, Any], PretendedEngine]]
 DAPO = {"entropy_clip": False, "clip_min": 0.28, "loss": "dapo", "reward_weight": 1.0, "resample_rounds": 2,
         "generations": 2, "prompts_per_batch": 4, "minibatches": 2, "micro_batch": 4, "completion_tokens": 60}
 
@@ -50,7 +50,8 @@ def filled(first: str, others: str, signal: str, rounds: int, affordable: int | 
 
 
 def test_groups_without_a_signal_give_way_in_their_place() -> None:
-    assert filled("AbCd", "xYZw", "ACYZ", rounds=3) == (["A0", "Y1", "C0", "Z2"], ["x1", "b0", "d0"], [["x", "Y"], ["Z"]])
+    assert filled("AbCd", "xYZw", "ACYZ", rounds=3) == (["A0", "Y1", "C0", "Z2"], ["x1", "b0", "d0"],
+                                                        [["x", "Y"], ["Z"]])
 
 
 def test_what_no_round_could_replace_stays_and_is_no_secret() -> None:
@@ -65,7 +66,8 @@ def test_a_full_batch_or_no_rounds_cost_nothing() -> None:
 
 
 def test_no_more_groups_are_sampled_than_can_be_paid() -> None:
-    assert filled("abc", "xyZW", "ZW", rounds=5, affordable=3) == (["Z1", "b0", "c0"], ["x1", "y1", "a0"], [["x", "y", "Z"]])
+    assert filled("abc", "xyZW", "ZW", rounds=5, affordable=3) == (["Z1", "b0", "c0"], ["x1", "y1", "a0"],
+                                                                   [["x", "y", "Z"]])
     assert filled("ab", "XY", "XY", rounds=5, affordable=0) == (["a0", "b0"], [], [])
 
 
@@ -86,67 +88,49 @@ def test_a_group_teaches_if_its_rewards_differ_and_one_of_it_counts() -> None:
     assert teaches([0.1, 0.2], [False, True], mask_truncated=True) and not teaches([0.2, 0.2], [True, True], True)
 
 
-class PretendedEngine:
-    """Answers at once: the stays in FLAT always the same, the others a probability drawn with the request's seed."""
-
-    FLAT = frozenset({"s1", "s2", "s4", "s7"})
-
-    def __init__(self, tokenizer: ChatTokenizer, die_at: int = 0) -> None:
-        self._tokenizer, self._die_at, self.asked = tokenizer, die_at, [] if die_at >= 0 else None
-
-    def __call__(self, model: Any, adapter: Path, requests: Sequence[Request]) -> list[Completion]:  # noqa: ARG002
-        self.asked.append([request.task.stay_id for request in requests])
-        if len(self.asked) == self._die_at:
-            raise Killed
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request: Request) -> Completion:
-        flat = request.task.stay_id in self.FLAT
-        text = render_final("Will the patient die?", ("glucose",),
-                            0.4 if flat else random.Random(request.seed).choice((0.08, 0.21, 0.37, 0.55, 0.72, 0.94)))
-        return (*self._tokenizer.encode(text), self._tokenizer.eos_id)
-
-    def close(self) -> None:
-        """Holds nothing."""
+FLAT = {"s1", "s2", "s4", "s7"}
 
 
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[dict[str, Any], PretendedEngine]]:
+@pytest.fixture(scope="module")
+def run() -> Run:
     """Runs a job with the pretended engine, which may die at one of its calls."""
 
     def optimise(values: dict[str, Any], die_at: int = 0) -> tuple[dict[str, Any], PretendedEngine]:
-        engine = PretendedEngine(load_tokenizer(Path(values["model"])), die_at)
-        monkeypatch.setattr(grpo, "make_engine", lambda *_: engine)
-        if not die_at:
-            return grpo.optimise(values), engine
-        with pytest.raises(Killed):
-            grpo.optimise(values)
-        return {}, engine
+        engine = PretendedEngine(load_tokenizer(Path(values["model"])), DAPO["completion_tokens"], FLAT, die_at)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(grpo, "make_engine", lambda *_: engine)
+            if not die_at:
+                return grpo.optimise(values), engine
+            with pytest.raises(Killed):
+                grpo.optimise(values)
+            return {}, engine
 
     return optimise
+
+
+@pytest.fixture(scope="module")
+def whole(make_job: Make, run: Run, tmp_path_factory: pytest.TempPathFactory
+          ) -> tuple[dict[str, Any], dict[str, Any], PretendedEngine]:
+    """A job of two rollout batches, what it returned, and its engine."""
+    values = make_job(tmp_path_factory.mktemp("whole"), **DAPO, steps=4)
+    return values, *run(values)
 
 
 def table(values: dict[str, Any]) -> pl.DataFrame:
     return pl.read_parquet(Path(values["out"]) / "rollouts.parquet")
 
 
-def test_a_training_replaces_counts_and_writes_down(policy_job: Make, run: Callable[..., Any]) -> None:
-    values = policy_job(**DAPO, steps=4)
-    done, engine = run(values)
+def test_a_training_replaces_counts_and_writes_down(whole: tuple[dict, dict, PretendedEngine]) -> None:
+    values, done, engine = whole
     rollouts, steps = table(values), read(Path(values["out"]) / "progress.jsonl")
     assert rollouts.height == sum(len(asked) for asked in engine.asked) == done["rollouts"]
     kept = rollouts.filter("kept")
     assert kept.group_by("step").len()["len"].to_list() == [8, 8]
     assert done["resampled_groups"] == (rollouts.height - 16) // 2 > 0
-    # The pretended engine's other four stays always differ enough or the group is kept and counted.
     spreads = kept.group_by("step", "stay_id").agg(pl.col("reward").max() - pl.col("reward").min())
     assert done["groups_without_signal"] == spreads.filter(pl.col("reward") < 1e-6).height
-    assert not set(kept.filter(pl.col("round") > 0)["stay_id"]) & engine.FLAT
-    assert set(rollouts.filter(~pl.col("kept") & (pl.col("round") == 0))["stay_id"]) & engine.FLAT
+    assert not set(kept.filter(pl.col("round") > 0)["stay_id"]) & engine.flat
+    assert set(rollouts.filter(~pl.col("kept") & (pl.col("round") == 0))["stay_id"]) & engine.flat
     assert (kept["reward"] == kept["outcome_reward"]).all(), "reward_weight = 1 leaves R_cls alone"
     for number, step in enumerate(steps):
         before = rollouts.filter(pl.col("step") <= number - number % 2)
@@ -156,23 +140,24 @@ def test_a_training_replaces_counts_and_writes_down(policy_job: Make, run: Calla
         assert step.metrics["reward"] == pytest.approx(now.filter("kept")["reward"].mean())
 
 
-@pytest.mark.parametrize("die_at", [2, 5])
-def test_a_job_killed_while_it_resamples_ends_like_one_that_was_not(policy_job: Make, run: Callable[..., Any],
-                                                                    die_at: int) -> None:
-    whole, cut = policy_job("whole", **DAPO, steps=4), policy_job("cut", **DAPO, steps=4)
-    done, engine = run(whole)
-    assert len(engine.asked) > die_at and len(engine.asked[die_at - 1]) < 8, "it dies in a round that resamples"
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_job_killed_while_it_resamples_ends_like_one_that_was_not(whole: tuple[dict, dict, PretendedEngine],
+                                                                    policy_job: Make, run: Run, batch: int) -> None:
+    (first, done, engine), cut = whole, policy_job("cut", **DAPO, steps=4)
+    # The round that resamples first: in batch 0 with a fresh adapter, in batch 1 after a checkpoint.
+    die_at = [number for number, asked in enumerate(engine.asked) if len(asked) == 8][batch] + 2
+    assert 0 < len(engine.asked[die_at - 1]) < 8
     run(cut, die_at)
     again, resumed = run(cut)
     assert resumed.asked[0] == engine.asked[die_at - 1], "rounds that were finished are not sampled again"
-    assert table(cut).equals(table(whole))
+    assert table(cut).equals(table(first))
     assert {name: again[name] for name in again if name != "seconds"} == {
         name: done[name] for name in done if name != "seconds"}
-    weights = [load_file(Path(one["out"]) / "adapter" / "adapter_model.safetensors") for one in (whole, cut)]
+    weights = [load_file(Path(one["out"]) / "adapter" / "adapter_model.safetensors") for one in (first, cut)]
     assert all(torch.allclose(weight, weights[1][name], atol=1e-6) for name, weight in weights[0].items())
 
 
-def test_training_ends_where_the_next_batch_cannot_be_paid(policy_job: Make, run: Callable[..., Any]) -> None:
+def test_training_ends_where_the_next_batch_cannot_be_paid(policy_job: Make, run: Run) -> None:
     values = policy_job(**DAPO, steps=20, rollout_budget=26, checkpoint_batches=5)
     done, _ = run(values)
     assert done["steps"] < 20 and 26 - 8 < done["rollouts"] <= 26
