@@ -144,8 +144,10 @@ def test_a_training_replaces_counts_and_writes_down(whole: tuple[dict, dict, Pre
 def test_a_job_killed_while_it_resamples_ends_like_one_that_was_not(whole: tuple[dict, dict, PretendedEngine],
                                                                     policy_job: Make, run: Run, batch: int) -> None:
     (first, done, engine), cut = whole, policy_job("cut", **DAPO, steps=4)
-    # The round that resamples first: in batch 0 with a fresh adapter, in batch 1 after a checkpoint.
-    die_at = [number for number, asked in enumerate(engine.asked) if len(asked) == 8][batch] + 2
+    # The last round of batch 0, sampled by a fresh adapter, or of batch 1, after a checkpoint and two finished rounds.
+    second = [number for number, asked in enumerate(engine.asked) if len(asked) == 8][1]
+    assert len(engine.asked) - second == 3
+    die_at = [second, len(engine.asked)][batch]
     assert 0 < len(engine.asked[die_at - 1]) < 8
     run(cut, die_at)
     again, resumed = run(cut)
