@@ -186,29 +186,61 @@ class Grpo(Section):
     steps: Positive = Field(100, description="Optimiser steps in all.")
     stays: int | Literal["all"] = Field("all", description="Training stays used: all, or a stratified sample.")
     clip: float = Field(0.2, gt=0.0, lt=1.0, description="e: lower clip range.")
-    clip_min: float = Field(0.2, gt=0.0, le=10.0, description="e_min: smallest upper clip range.")
+    clip_min: float = Field(0.2, gt=0.0, le=10.0, description="e_min: smallest upper clip range; the only one where "
+                                                              "entropy_clip is off (GRPO 0.2, DAPO 0.28).")
     clip_max: float = Field(0.4, gt=0.0, le=10.0, description="e_max: largest upper clip range.")
     entropy_clip: bool = Field(True, description="e(tau) on; off: the scalar clip_min bounds from above.")
+    reward_weight: Share | None = Field(None, description="lambda of stage 2 alone (1: R_cls only, as in the baselines "
+                                        "GRPO and DAPO, under the same stage 1); none: rewards.weight.")
     kl: float = Field(0.0, ge=0.0, le=10.0, description="Weight of the KL penalty to the stage-1 policy.")
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field("grpo", description="TRL loss_type; grpo = mean over the "
                                                                                "group of the mean over tokens.")
     temperature: float = Field(1.0, gt=0.0, le=5.0, description="Sampling temperature of the rollouts.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of a rollout.")
+    resample_rounds: int = Field(0, ge=0, le=64, description="Dynamic sampling (DAPO): most extra rounds in which "
+                                 "groups with equal rewards are replaced by groups of other prompts; 0: off.")
+    rollout_budget: Positive | None = Field(None, description="Most rollouts of the whole training, replaced ones "
+                                            "included, so that arms with and without dynamic sampling cost the same: "
+                                            "training ends before the first batch beyond it; none: unlimited.")
+    overlong_buffer: int = Field(0, ge=0, le=16_384, description="Soft overlong punishment (DAPO): the reward loses up "
+                                 "to 1 over the last so many tokens before completion_tokens; 0: off.")
+    mask_truncated: bool = Field(False, description="Leave rollouts that reached completion_tokens without an end out "
+                                                    "of the loss (TRL mask_truncated_completions).")
     engine: Literal["vllm", "transformers"] = Field("vllm", description="What generates the rollouts.")
     checkpoint_batches: Positive = Field(1, description="Rollout batches between checkpoints.")
+
+    @property
+    def rollouts_per_batch(self) -> int:
+        """Rollouts that one batch trains on."""
+        return self.generations * self.prompts_per_batch
+
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimiser steps between two rollout batches."""
+        return self.minibatches * self.iterations
 
     @model_validator(mode="after")
     def _something_can_clip(self) -> Grpo:
         if self.clip_max < self.clip_min:
             raise ValueError(f"clip_max={self.clip_max} must be at least clip_min={self.clip_min}")
-        if self.entropy_clip and self.minibatches * self.iterations < 2:
+        if self.entropy_clip and self.steps_per_batch < 2:
             raise ValueError(
                 "entropy_clip needs more than one optimiser step per rollout batch (minibatches * iterations >= 2): "
                 "with one step the importance ratio is 1 everywhere and nothing is ever clipped")
-        rollouts = self.generations * self.prompts_per_batch
+        rollouts = self.rollouts_per_batch
         if rollouts % (self.minibatches * self.micro_batch):
             raise ValueError(f"generations * prompts_per_batch = {rollouts} must be a multiple of minibatches * "
                              f"micro_batch = {self.minibatches * self.micro_batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_sampled(self) -> Grpo:
+        if self.rollout_budget is not None and self.rollout_budget < self.rollouts_per_batch:
+            raise ValueError(f"rollout_budget={self.rollout_budget} must pay for one rollout batch, generations * "
+                             f"prompts_per_batch = {self.rollouts_per_batch}")
+        if self.overlong_buffer >= self.completion_tokens:
+            raise ValueError(f"overlong_buffer={self.overlong_buffer} must be smaller than "
+                             f"completion_tokens={self.completion_tokens}")
         return self
 
 

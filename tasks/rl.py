@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from configs.load import dump
 from contracts.patients import stratified
 from tasks.base import model_folder
@@ -35,4 +38,10 @@ def rl(work: Work) -> Made:
         stop_servers()  # its memory is wanted for generation here
     done = work.job("models.policy.grpo", job, environment)
     keep_adapter(out, work.out)
-    return Made(metrics=numbers(done), model="lora-adapter", summary=listed(numbers(done)))
+    return Made(metrics=numbers(done), model="lora-adapter", summary="\n".join([listed(numbers(done)), *remarks(done)]))
+
+
+def remarks(done: Mapping[str, Any]) -> list[str]:
+    """What the job's summary says in words, as a Markdown list: an early end, and failure signatures with a remedy."""
+    early = [f"- ended early: {done['ended_early']}"] if "ended_early" in done else []
+    return early + [f"- **{one['signature']}**: {one['seen']}; {one['remedy']}" for one in done.get("warnings", ())]

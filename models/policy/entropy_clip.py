@@ -66,11 +66,14 @@ class EntropyClipGRPOTrainer(GRPOTrainer):
         return batch
 
     def _upper_bounds(self, batch: Mapping[str, Any]) -> Tensor:
-        """e(tau) of the batch's trajectories, (B, 1), in their order before TRL shuffles them."""
+        """e(tau) of the batch's trajectories, (B, 1), in their order before TRL shuffles them.
+
+        A trajectory that is left out of the loss because it was cut off has no tokens here, so none of its entropy.
+        """
         section, mask = self._clipping.section, batch["completion_mask"].bool()
         ids = [row[real].tolist() for row, real in zip(batch["completion_ids"], mask, strict=True)]
         mean = torch.full((len(ids),), torch.nan, device=mask.device)
-        if self._scored is not None and self._scored[1] is not None:
+        if "old_per_token_logps" in batch and self._scored is not None and self._scored[1] is not None:
             mentions = mention_token_mask(ids, self._clipping.speller, self._clipping.finder, width=mask.shape[1])
             mean = mean_mention_entropy(self._scored[1], mentions.to(mask.device) & mask)
         elif section.entropy_clip:

@@ -1,8 +1,8 @@
 """Rollouts: completions of the present policy, from the vLLM server or from transformers, as TRL's `rollout_func`.
 
 The item is one rollout batch: G completions for each of its prompts, as token ids, never tokenised again. In: the tasks
-of the batch and the trained model. Out: ids. Each batch is stored by optimiser step and adapter content, so that a job
-that was killed and resumed uses the same rollouts again.
+of the batch and the trained model. Out: ids. Each round of a batch is stored by optimiser step and adapter content, so
+that a job that was killed and resumed uses the same rollouts again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +26,7 @@ from configs.schema import Grpo, Serving
 from contracts.errors import ServerError
 from models.policy.adapter import adapter_digest, save_adapter
 from models.policy.examples import Task
+from models.policy.resampling import Completion, Filled, Group, Resampling, fill, replacements
 from serving.adapters import AdapterShelf
 from serving.client import Client
 
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from trl import GRPOTrainer
 
     from models.policy.chat import ChatTokenizer
-
-Completion = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,56 @@ class RolloutFunc:
     Args:
         tasks: by stay id. engine: what generates. out: the job's folder. seed: the study's.
         end_id: the end-of-turn token. kept: newest served adapters left on disk.
+        resampling: when groups give way to those of other prompts; none: never.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], engine: Engine, out: Path, seed: int, end_id: int, kept: int) -> None:
+    def __init__(self, tasks: Mapping[str, Task], engine: Engine, out: Path, seed: int, end_id: int, kept: int,
+                 resampling: Resampling | None = None) -> None:
         self._tasks, self._engine, self._out, self._seed, self._end = tasks, engine, out, seed, end_id
-        self._kept = kept
+        self._kept, self._resampling = kept, resampling
 
     def __call__(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        """Returns prompt_ids and completion_ids; log-probabilities are the trainer's own (None here)."""
+        """Returns prompt_ids, completion_ids and stay_id, whose they are after resampling (a column for the rewards).
+
+        Log-probabilities are the trainer's own (None here).
+        """
         step = int(trainer.state.global_step)
         model = trainer.accelerator.unwrap_model(trainer.model)
         adapter = save_adapter(model, self._out / "served" / f"step-{step}")
-        requests = self._requests(prompts, step)
-        store = self._out / "rollouts" / f"{step:06d}-{adapter_digest(adapter)[:12]}.parquet"
-        completions = read_batch(store, requests)
-        if completions is None:
-            completions = self._engine(model, adapter, requests)
-            write_batch(store, requests, completions)
+        digest = adapter_digest(adapter)[:12]
+
+        def generate(stays: Sequence[str], number: int) -> list[Group]:
+            requests = self._requests(stays, step)
+            store = self._out / "rollouts" / f"{step:06d}-{digest}{f'-{number}' if number else ''}.parquet"
+            completions = read_batch(store, requests)
+            if completions is None:
+                completions = self._engine(model, adapter, requests)
+                write_batch(store, requests, completions)
+            return self._groups(requests, completions, number)
+
+        batch = self._filled(generate(prompts, 0), generate, step)
         self._tidy(adapter)
-        return {"prompt_ids": [list(request.task.prompt_ids) for request in requests],
-                "completion_ids": [list(ids) or [self._end] for ids in completions], "logprobs": None}
+        rows = [(group.stay_id, ids) for group in batch.kept for ids in group.completions]
+        return {"prompt_ids": [list(self._tasks[stay_id].prompt_ids) for stay_id, _ in rows],
+                "completion_ids": [list(ids) for _, ids in rows], "logprobs": None,
+                "stay_id": [stay_id for stay_id, _ in rows]}
+
+    def _filled(self, first: list[Group], generate: Callable[[Sequence[str], int], list[Group]], step: int) -> Filled:
+        """The batch after dynamic sampling."""
+        rule = self._resampling
+        if rule is None:
+            return Filled(tuple(first))
+        others = replacements(self._tasks, {group.stay_id for group in first}, self._seed, step)
+        size = len(first[0].completions)
+        batch = fill(first, others, lambda stays, number: generate([one for one in stays for _ in range(size)], number),
+                     rule.judge.has_signal, rule.rounds, rule.affordable(step))
+        rule.judge.note(batch)
+        return batch
+
+    def _groups(self, requests: Sequence[Request], completions: Sequence[Completion], number: int) -> list[Group]:
+        rows = zip((request.task.stay_id for request in requests), completions, strict=True)
+        return [Group(stay_id, tuple(ids or (self._end,) for _, ids in group), number)
+                for stay_id, group in groupby(rows, key=lambda row: row[0])]
 
     def _requests(self, prompts: Sequence[str], step: int) -> list[Request]:
         seen: dict[str, int] = {}

@@ -48,11 +48,15 @@ def newest_checkpoint(out: Path) -> str | None:
     steps = {}
     for folder in (out / CHECKPOINTS).glob("checkpoint-*"):
         try:
-            step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
+            steps[step_of(folder)] = folder
         except (OSError, json.JSONDecodeError, KeyError):
             continue  # cut off by a kill: the one before is used
-        steps[step] = folder
     return str(steps[max(steps)]) if steps else None
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """Optimiser steps that a whole checkpoint has behind it."""
+    return int(json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))["global_step"])
 
 
 def quiet() -> None:

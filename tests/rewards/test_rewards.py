@@ -14,6 +14,7 @@ from contracts.features import catalogue
 from prompts.grammar import render_final
 from prompts.mentions import MentionFinder
 from rewards.attention import attention_reward
+from rewards.length import overlong_penalty
 from rewards.mixture import Scorer, total_reward
 from rewards.outcome import outcome_reward
 
@@ -173,3 +174,9 @@ def test_no_text_breaks_the_scorer(text, label):
 
 
 FINDER = MentionFinder(catalogue("mimic_iv"))
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(1, 0.0), (80, 0.0), (81, -0.05), (90, -0.5), (100, -1.0), (120, -1)])
+def test_a_long_answer_costs_up_to_one(tokens, expected):
+    assert overlong_penalty(tokens, longest=100, buffer=20) == pytest.approx(expected, abs=1e-12)
+    assert overlong_penalty(tokens, longest=100, buffer=0) == 0

@@ -63,6 +63,8 @@ def test_trl_still_has_the_seams_we_hold_on_to() -> None:
     scoring = inspect.getsource(GRPOTrainer._generate_and_score_completions)
     assert scoring.index("_get_per_token_logps_and_entropies") < scoring.index("ref_per_token_logps, _, _")
     assert "rollout_func(prompts, self)" in inspect.getsource(GRPOTrainer._generate)
+    assert "inp[key] = values[i]" in scoring and scoring.index("inp[key] = values[i]") < scoring.index(
+        "self._calculate_rewards("), "stay_id of a rollout_func reaches the rewards"
     assert list(inspect.signature(GRPOTrainer._load_from_checkpoint).parameters) == [
         "self", "resume_from_checkpoint", "model"]
 
@@ -77,7 +79,7 @@ def test_rollouts_have_rewards_that_differ_and_bounds_in_range(scored: tuple[Ent
     assert batch["old_per_token_logps"].shape == batch["completion_ids"].shape
 
 
-@pytest.mark.parametrize("off", [{"entropy_clip": False}, {"clip_min": 0.28, "clip_max": 0.28}])
+@pytest.mark.parametrize("off", [{"entropy_clip": False}, {"clip_min": 0.28, "clip_max": 0.28, "loss": "dapo"}])
 def test_switched_off_it_is_the_loss_of_the_parent(policy_job: Make, off: dict[str, Any]) -> None:
     trainer = trainer_of(policy_job(**off))
     batch = trainer._generate_and_score_completions([{"prompt": "s0"}] * 4)
