@@ -44,6 +44,8 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
 def for_arm(config: Config, name: str) -> tuple[Config, Config]:
     """The study as an arm wants it: for its stages from the prompts on, and for its own training and judging.
 
+    Dynamic sampling that is given no budget of rollouts gets as many as the study's own stage 2 takes.
+
     Raises:
         ConfigError: a setting of the arm is unknown or out of range.
     """
@@ -53,7 +55,12 @@ def for_arm(config: Config, name: str) -> tuple[Config, Config]:
     prepared = _validated(values, f"arm {name}")
     for dotted, value in {**arm.train, "evaluation.style": arm.style}.items():
         values = _merged(values, _placed(dotted, value))
-    return prepared, _validated(values, f"arm {name}")
+    own = _validated(values, f"arm {name}")
+    if own.policy.grpo.resample_rounds and own.policy.grpo.rollout_budget is None:
+        grpo = config.policy.grpo
+        spent = -(-grpo.steps // grpo.steps_per_batch) * grpo.rollouts_per_batch
+        own = _validated(_merged(values, _placed("policy.grpo.rollout_budget", spent)), f"arm {name}")
+    return prepared, own
 
 
 def shipped() -> list[str]:

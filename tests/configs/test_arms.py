@@ -23,12 +23,21 @@ def test_an_arm_sets_what_it_says_and_nothing_else() -> None:
     config = load("demo", ["evaluation.arms=[grpo, sft_labels_short]"])
     prepared, own = for_arm(config, "grpo")
     assert prepared == config
-    assert (own.rewards.weight, own.policy.grpo.entropy_clip, own.policy.grpo.clip_min) == (1.0, False, 0.2)
+    assert own.policy.grpo.reward_weight == 1.0 and own.rewards == config.rewards
+    assert (own.policy.grpo.entropy_clip, own.policy.grpo.clip_min) == (False, 0.2)
     assert own.prompts == config.prompts and own.search == config.search
     prepared, own = for_arm(config, "sft_labels_short")
     assert prepared.prompts.visits == own.prompts.visits == 1
     assert prepared.policy.sft == config.policy.sft and own.policy.sft.epochs == 5
     assert own.evaluation.style == "vanilla"
+
+
+def test_dynamic_sampling_spends_no_more_rollouts_than_the_study(tmp_path: Path) -> None:
+    config = load("tjh_small", ["evaluation.arms=[dapo]"])
+    # 8 steps, 4 a rollout batch, 4 prompts with 4 rollouts each
+    assert for_arm(config, "dapo")[1].policy.grpo.rollout_budget == 32
+    told = load("tjh_small", ["evaluation.arms=[dapo]", "policy.grpo.rollout_budget=48"])
+    assert for_arm(told, "dapo")[1].policy.grpo.rollout_budget == 48
 
 
 def test_a_file_of_the_users_own_becomes_an_arm(tmp_path: Path) -> None:

@@ -154,8 +154,8 @@ async def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no test patients"):
         await _judge(_Door(), tmp_path, count=0)
     with pytest.raises(DataError, match="1 test stays stand twice"):
-        await judge("vanilla", "vanilla", [*_patients(2), *_patients(1)], _Door(), _render, "base", SECTION, "mortality",
-                    5, 0, tmp_path)
+        twice = [*_patients(2), *_patients(1)]
+        await judge("any", "vanilla", twice, _Door(), _render, "base", SECTION, "mortality", 5, 0, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot make the folder"):
         await _judge(_Door(), tmp_path / "file")
