@@ -246,6 +246,34 @@ class Evaluation(Section):
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
 
 
+PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
+
+
+class Robustness(Section):
+    """Judging again on perturbed test stays (method section 8); `eag-rl robustness`."""
+
+    kinds: tuple[PerturbationKind, ...] = Field(
+        ("shuffle", "drop", "noise", "rename"), min_length=1,
+        description="Features trade values (the paper), become unmeasured, get noise, or stand under an alias.")
+    shares: tuple[Share, ...] = Field(
+        (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1,
+        description="p from 0 to 1: share of a stay's features; for noise its size [training sd]. 0 is always judged.")
+    arms: tuple[Arm, ...] = Field(("decomposition", "stage1+2"), min_length=1,
+                                  description="Policy arms judged, beside the expert and the simple models.")
+    stays: Annotated[int, Field(ge=2)] | Literal["all"] = Field(
+        "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them.")
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Robustness:
+        for name in ("kinds", "shares", "arms"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)}: each stands once")
+        if list(self.shares) != sorted(self.shares):
+            raise ValueError(f"shares={list(self.shares)}: they ascend")
+        return self
+
+
 class Paths(Section):
     """Where things lie."""
 
@@ -278,6 +306,7 @@ class Config(Section):
     policy: Policy = Policy()
     serving: Serving = Serving()
     evaluation: Evaluation = Evaluation()
+    robustness: Robustness = Robustness()
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
 
