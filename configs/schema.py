@@ -255,22 +255,26 @@ class Robustness(Section):
     kinds: tuple[PerturbationKind, ...] = Field(
         ("shuffle", "drop", "noise", "rename"), min_length=1,
         description="Features trade values (the paper), become unmeasured, get noise, or stand under an alias.")
-    shares: tuple[Share, ...] = Field(
+    shares: tuple[float, ...] = Field(
         (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1,
-        description="p from 0 to 1: share of a stay's features; for noise its size [training sd]. 0 is always judged.")
+        description="p, ascending, each in [0, 1]: share of a stay's features; for noise its size [training sd]. 0 is "
+                    "always judged.")
     arms: tuple[Arm, ...] = Field(("decomposition", "stage1+2"), min_length=1,
                                   description="Policy arms judged, beside the expert and the simple models.")
-    stays: Annotated[int, Field(ge=2)] | Literal["all"] = Field(
-        "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them.")
+    stays: int | Literal["all"] = Field(
+        "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them, "
+                           "at least 2.")
 
     @model_validator(mode="after")
-    def _each_once(self) -> Robustness:
+    def _can_be_judged(self) -> Robustness:
         for name in ("kinds", "shares", "arms"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)}: each stands once")
-        if list(self.shares) != sorted(self.shares):
-            raise ValueError(f"shares={list(self.shares)}: they ascend")
+        if not all(0.0 <= share <= 1.0 for share in self.shares) or list(self.shares) != sorted(self.shares):
+            raise ValueError(f"shares={list(self.shares)}: they ascend, each in [0, 1]")
+        if self.stays != "all" and self.stays < 2:
+            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
         return self
 
 

@@ -20,6 +20,7 @@ from contracts.errors import DataError
 from contracts.frames import VERDICTS
 from evaluation import metrics, statistics
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
+from evaluation.report import FEWEST
 from evaluation.svg import drawing, inline, series
 from evaluation.tables import READINGS_OF_RISK
 
@@ -27,11 +28,11 @@ MODELS = (EXPERT, LOGISTIC, BOOSTING)
 MEASURED = ("auroc", "auprc")
 HEADERS = ("Perturbation", "p", "Arm", "Risk", "n", "Parsed", "AUROC", "AUROC vs p = 0", "AUPRC", "AUPRC vs p = 0")
 MEANING = {
-    "shuffle": "the values of a share p of the features change places, each feature showing another one's course",
-    "drop": "a share p of the measured features becomes unmeasured",
-    "noise": "every value gets Gaussian noise of p training standard deviations",
-    "rename": "a share p of the features stands in the prompt under a clinical alias; no number changes, so models "
-              "that read numbers stay where they are"}
+    "shuffle": "The values of a share p of the features change places, each feature showing another one's course.",
+    "drop": "A share p of the measured features becomes unmeasured.",
+    "noise": "Every value gets Gaussian noise of p training standard deviations.",
+    "rename": "A share p of the features stands in the prompt under a clinical alias; no number changes, so models "
+              "that read numbers stay where they are."}
 _WHAT = ("point", "low", "high")
 SCHEMA: dict[str, Any] = {
     "arm": pl.String, "reading": pl.String, "kind": pl.String, "share": pl.Float64, "n": pl.Int64,
@@ -134,8 +135,14 @@ def curves(table: pl.DataFrame, kind: str, name: str) -> str:
 
 
 def headline(table: pl.DataFrame) -> list[str]:
-    """A sentence for each kind: how far each arm's AUROC is at its largest share from where it was."""
-    sentences = []
+    """A sentence for each kind: each arm's AUROC at the largest share, and how far that is from where it was.
+
+    Before them stands a warning where one outcome is so rare among the test stays that no figure says anything.
+    """
+    rarest = min(table["positives"][0], table["n"][0] - table["positives"][0])
+    sentences = [] if rarest >= FEWEST else [
+        f"Only {rarest} of the {table['n'][0]} test stays have the rarer outcome; at least {FEWEST} are needed. The "
+        "figures show that the experiment runs; they say nothing about how robust an arm is."]
     for kind in table["kind"].unique(maintain_order=True):
         part = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
         last = part.filter(pl.col("share") == part["share"].max())

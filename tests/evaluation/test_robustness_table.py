@@ -103,6 +103,11 @@ def test_text_has_percents_intervals_and_no_change_at_share_0(table: pl.DataFram
     assert headline(table)[0].startswith("Shuffle, p = 1: AUROC stage1+2 ")
 
 
+def test_too_few_stays_of_an_outcome_are_said_first(table: pl.DataFrame) -> None:
+    few = headline(table.with_columns(pl.lit(4, pl.Int64).alias("positives")))
+    assert few[0].startswith("Only 4 of the 60 test stays") and few[1:] == headline(table)
+
+
 def test_curves_are_one_picture_with_every_arm(table: pl.DataFrame) -> None:
     svg = curves(table, "shuffle", "curve-shuffle")
     words = "".join(ElementTree.fromstring(svg).itertext())
