@@ -36,7 +36,7 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
     for override in overrides:
         values = _merged(values, _nested(override))
     config = _validated({**values, **_arms(values)}, name)
-    for arm in config.evaluation.arms:
+    for arm in config.arms:
         for_arm(config, arm)
     return config
 
@@ -148,33 +148,42 @@ def _placed(dotted: str, value: Any) -> dict[str, Any]:
 
 
 def _arms(values: dict[str, Any]) -> dict[str, Any]:
-    """The sections arms and evaluation with each arm of evaluation.arms, read from its file where the configuration
-    does not describe it; paths become names."""
-    section = values.get("evaluation")
-    section = section if isinstance(section, dict) else {}
-    named = section.get("arms", Config().evaluation.arms)
+    """The sections arms, evaluation and robustness with each arm that the two name, read from its file where the
+    configuration does not describe it; paths become names."""
     own = values.get("arms") or {}
-    if not isinstance(named, list | tuple) or not isinstance(own, dict):
+    if not isinstance(own, dict):
         return {}  # the schema says what is wrong
-    found = dict(own)
-    names = []
-    for arm in map(str, named):
+    found: dict[str, Any] = dict(own)
+    sections: dict[str, Any] = {}
+    for place, usual in (("evaluation", Config().evaluation.arms), ("robustness", Config().robustness.arms)):
+        section = values.get(place) or {}
+        named = section.get("arms", usual) if isinstance(section, dict) else None
+        if isinstance(named, list | tuple):
+            names = _located(list(map(str, named)), found, place)
+            sections |= {place: {**section, "arms": names}} if names else {}
+    return {"arms": found, **sections}
+
+
+def _located(named: list[str], found: dict[str, Any], place: str) -> list[str]:
+    """Names of arms; those that are not in `found` are read from their files into it."""
+    names, own = [], set(found)
+    for arm in named:
         path = Path(arm)
         name = path.stem if path.suffix in (".yaml", ".yml") else arm
         names.append(name)
-        if name in own:
+        if name in found:
             continue
         file = path if path.suffix in (".yaml", ".yml") else FOLDER / "arms" / f"{arm}.yaml"
         if not file.is_file():
             known = ", ".join(sorted({*own, *shipped_arms()}))
             raise ConfigError(f"no arm {arm!r}", f"a YAML file, or one of: {known}",
-                              "correct evaluation.arms, or describe the arm in the section `arms`")
+                              f"correct {place}.arms, or describe the arm in the section `arms`")
         found[name] = _read(file, ())
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
-        raise ConfigError(f"evaluation.arms names {', '.join(sorted(repeated))} twice", "each arm stands once",
-                          "correct evaluation.arms")
-    return {"arms": found, **({"evaluation": {**section, "arms": names}} if names else {})}
+        raise ConfigError(f"{place}.arms names {', '.join(sorted(repeated))} twice", "each arm stands once",
+                          f"correct {place}.arms")
+    return names
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -314,10 +314,42 @@ class Evaluation(Section):
         (), description="Further experts trained for comparison; they guide nothing.")
     bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples of mean and standard deviation "
                                                                "(the paper's).")
-    interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Bootstrap resamples of 95 % intervals, "
-                                                                         "differences and p-values.")
+    interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Resamples of intervals and p-values.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
+
+
+PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
+
+
+class Robustness(Section):
+    """Judging again on perturbed test stays (method section 8); `eag-rl robustness`."""
+
+    kinds: tuple[PerturbationKind, ...] = Field(
+        ("shuffle", "drop", "noise", "rename"), min_length=1,
+        description="Features trade values (the paper), become unmeasured, get noise, or stand under an alias.")
+    shares: tuple[float, ...] = Field(
+        (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1,
+        description="p, ascending, each in [0, 1]: share of a stay's features; for noise its size [training sd]. 0 is "
+                    "always judged.")
+    arms: tuple[str, ...] = Field(("decomposition", "stage1+2"), min_length=1,
+                                  description="Policy arms judged, beside the expert and the simple models; none with "
+                                              "prompts of its own.")
+    stays: int | Literal["all"] = Field(
+        "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them, "
+                           "at least 2.")
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Robustness:
+        for name in ("kinds", "shares", "arms"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)}: each stands once")
+        if not all(0.0 <= share <= 1.0 for share in self.shares) or list(self.shares) != sorted(self.shares):
+            raise ValueError(f"shares={list(self.shares)}: they ascend, each in [0, 1]")
+        if self.stays != "all" and self.stays < 2:
+            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
+        return self
 
 
 class Paths(Section):
@@ -353,11 +385,16 @@ class Config(Section):
     serving: Serving = Serving()
     evaluation: Evaluation = Evaluation()
     arms: dict[str, Arm] = Field({}, description="Arms by name; those of evaluation.arms are read from files.")
+    robustness: Robustness = Robustness()
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:
+        apart = [name for name in self.robustness.arms if name in self.arms and self.arms[name].prepare]
+        if apart:
+            raise ValueError(f"robustness.arms={', '.join(apart)}: arms that `prepare` differently read other prompts, "
+                             "so their perturbations are not the others'")
         if self.cohort.split == "paper" and self.cohort.source != "tjh":
             raise ValueError(f"cohort.split=paper needs cohort.source=tjh, not {self.cohort.source}")
         return self

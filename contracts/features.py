@@ -28,7 +28,7 @@ class Feature:
         unit: unit of measurement, "" where it has none.
         low, high: physiologically plausible range (inclusive), in `unit`; values outside are removed.
         kind: numeric (aggregated by mean) or ordinal (aggregated by last value).
-        aliases: other words for it, for mentions in free text.
+        aliases: other words for it, for mentions in free text; the first is a name of the measurement itself.
         normal: reference interval for adults (low, high), None where none is in common use.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from configs.load import for_arm
 from configs.schema import Config
@@ -19,10 +19,9 @@ from tasks.trajectories import trajectories
 from tasks.verdicts import verdicts
 
 
-def needs_policy(config: Config) -> bool:
-    """Whether any arm answers with an adapter of the study's own two stages; if none does, they need not run."""
-    arms = (config.arms[name] for name in config.evaluation.arms)
-    return any(arm.adapter in ("trajectories", "rl") for arm in arms)
+def needs_policy(config: Config, arms: Iterable[str]) -> bool:
+    """Whether any of the arms answers with an adapter of the study's two stages; if none does, they need not run."""
+    return any(config.arms[name].adapter in ("trajectories", "rl") for name in arms)
 
 
 def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:

@@ -61,16 +61,19 @@ def _print_error(error: EagRlError) -> None:
 
 
 def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dict[str, Any]]:
-    """Runs the study's flow up to a part; returns (session, artifacts)."""
+    """Runs the study's flow up to a part, or its robustness experiment; returns (session, artifacts)."""
     from flows.environment import prefect_api, prepare
 
     with prefect_api(prepare(config, overrides or ())) as wait:
+        from flows.judge_robustness import judge_robustness
         from flows.opening import deliver_logs, open_session
         from flows.run_study import Until, run_study
 
         session = open_session(config, overrides or ())
         wait()
         try:
+            if until == "robustness":
+                return session, judge_robustness(config, list(overrides or ()))
             return session, run_study(config, list(overrides or ()), Until(until))
         finally:
             deliver_logs()
@@ -206,6 +209,20 @@ def sweep(over: Annotated[list[str], typer.Option("--over", help="Setting and it
 def report(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Judge all arms and write the report (the same as `run`)."""
     run(config, overrides, as_json, "report")
+
+
+@app.command()
+def robustness(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Perturb the test stays step by step, judge them again, and say how far each arm falls; takes over the study."""
+    session, artifacts = _run(config, overrides, "robustness")
+    folder = session.workspace / artifacts["robustness"]["uri"]
+    rows = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    _finish(session, artifacts, as_json, {"table": rows, "page": str(folder / "robustness.html")})
+    if not as_json:
+        from flows.printing import print_robustness
+
+        print_robustness(console, rows)
+        console.print(f"Page: {folder / 'robustness.html'}", soft_wrap=True)
 
 
 @app.command()

@@ -23,7 +23,7 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
         made: artifacts of the flow before; none: that flow runs first.
     """
     session = open_session(config, overrides or ())
-    before = tune_policy if needs_policy(session.config) else train_expert
+    before = tune_policy if needs_policy(session.config, session.config.evaluation.arms) else train_expert
     artifacts = given(made, before, config, overrides or [])
     if "patients" not in artifacts:
         artifacts["patients"] = worded(session, artifacts)

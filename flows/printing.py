@@ -29,6 +29,20 @@ def _brief(cell: str) -> str:
     return re.sub(r"(?: \[[^]]*\])? \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
 
 
+def print_robustness(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """AUROC and AUPRC of each arm, kind and share with 95 % intervals; changes to p = 0 stand on the page."""
+    table = Table(title="Robustness on the perturbed test stays (percent, 95 % interval)", title_justify="left",
+                  padding=(0, 1, 0, 0), box=None)
+    for name in ("perturbation", "p", "arm", "risk", "parsed", "AUROC", "AUPRC"):
+        table.add_column(name, justify="left" if name in ("perturbation", "arm", "risk") else "right", overflow="fold")
+    for row in rows:
+        texts = [row["kind"], f"{row['share']:g}", row["arm"], row["reading"],
+                 "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %"]
+        figures = [[100 * row[f"{name}_{what}"] for what in ("point", "low", "high")] for name in ("auroc", "auprc")]
+        table.add_row(*map(escape, [*texts, *(f"{point:.1f} [{low:.1f}, {high:.1f}]" for point, low, high in figures)]))
+    console.print(table)
+
+
 def print_cohort(console: Console, table: Mapping[str, Any]) -> None:
     """What was read, dropped and kept, then the counts of each split."""
     steps = Table(title="Attrition", title_justify="left")

@@ -42,7 +42,8 @@ def run_study(config: str = "demo", overrides: list[str] | None = None, until: U
         for part, run in _PARTS.items():
             if list(Until).index(part) > list(Until).index(until):
                 break
-            if until is Until.report and part in (Until.trees, Until.policy) and not needs_policy(session.config):
+            wanted = until is not Until.report or needs_policy(session.config, session.config.evaluation.arms)
+            if part in (Until.trees, Until.policy) and not wanted:
                 continue  # no arm of the table wants it
             made = run(config, overrides, made)
         if "report" in made and session.study_run:

@@ -80,11 +80,13 @@ def cases(stays: pl.DataFrame, filled: pl.DataFrame, catalogue: Catalogue) -> li
     return [_case(row, visits_of[row["stay_id"]], catalogue.names) for row in stays.iter_rows(named=True)]
 
 
-def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequence[str]) -> Evidence:
+def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequence[str],
+           words: Mapping[str, str] | None = None) -> Evidence:
     """Writes the newest `section.visits` visits of a case, one line for each of `features`.
 
     Args:
         features: canonical names, in the order of their lines (see `chosen_features`).
+        words: what stands in the text in place of a canonical name, for features that have another name here.
 
     Raises:
         ConfigError: a feature is not of the catalogue, or a name would break the prompt's grammar.
@@ -98,8 +100,9 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         values = case.values[name][newest]
         if section.observed_only and all(value is None for value in values):
             continue
-        unit = f" ({_plain(feature.unit)})" if feature.unit and f"({feature.unit})" not in name else ""
-        lines.append(f"{_plain(name)}{unit}: {_listed(values, section.digits)}")
+        called = (words or {}).get(name, name)
+        unit = f" ({_plain(feature.unit)})" if feature.unit and f"({feature.unit})" not in called else ""
+        lines.append(f"{_plain(called)}{unit}: {_listed(values, section.digits)}")
         shown.append(name)
     return Evidence("\n".join(lines), tuple(shown))
 
@@ -145,12 +148,29 @@ def patients(stays: pl.DataFrame, visits: pl.DataFrame, filled: pl.DataFrame, re
     Raises:
         ContractError: a frame breaks its contract, or a stay has no visit or no reading.
     """
-    for one in readings:
-        READINGS.check(one)
     check_visits(visits, catalogue.names)
     features = chosen_features(stays, visits, catalogue, section)
+    return patients_showing(features, stays, filled, readings, catalogue, section)
+
+
+def patients_showing(features: Sequence[str], stays: pl.DataFrame, filled: pl.DataFrame,
+                     readings: Sequence[pl.DataFrame], catalogue: Catalogue, section: Prompts,
+                     words: Mapping[str, Mapping[str, str]] | None = None) -> pl.DataFrame:
+    """The `patients` frame of stays whose prompts show given features; `shown` and C_exp keep canonical names.
+
+    Args:
+        features: canonical names, in the order of their lines.
+        stays: contract STAYS. filled: VISITS after LOCF. readings: contract READINGS, of one expert or several.
+        words: stay_id to feature to what stands in its text in place of the canonical name.
+
+    Raises:
+        ContractError: a frame breaks its contract, or a stay has no visit or no reading.
+    """
+    for one in readings:
+        READINGS.check(one)
     known = cases(stays, filled, catalogue)
-    evidence = {case.stay_id: render(case, catalogue, section, features) for case in known}
+    evidence = {case.stay_id: render(case, catalogue, section, features, (words or {}).get(case.stay_id))
+                for case in known}
     expert = expert_features(readings, section.expert_features, {stay: text.shown for stay, text in evidence.items()},
                              section.guide_rule)
     _same_stays("readings", expert, stays)

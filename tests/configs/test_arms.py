@@ -32,7 +32,7 @@ def test_an_arm_sets_what_it_says_and_nothing_else() -> None:
     assert own.evaluation.style == "vanilla"
 
 
-def test_dynamic_sampling_spends_no_more_rollouts_than_the_study(tmp_path: Path) -> None:
+def test_dynamic_sampling_spends_no_more_rollouts_than_the_study() -> None:
     config = load("tjh_small", ["evaluation.arms=[dapo]"])
     # 8 steps, 4 a rollout batch, 4 prompts with 4 rollouts each
     assert for_arm(config, "dapo")[1].policy.grpo.rollout_budget == 32

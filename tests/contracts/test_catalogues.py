@@ -57,6 +57,15 @@ def test_detection_limits_of_tjh_survive(name, value):
 
 
 @pytest.mark.parametrize("name", BOTH)
+def test_the_first_alias_is_a_name_that_can_stand_in_a_prompt_and_not_a_condition(name):
+    finder, conditions = MentionFinder(catalogue(name)), ("emia", "penia", "osis", "philia", "pnea", "cardia", "xia")
+    for feature in catalogue(name):
+        alias = feature.aliases[0]
+        assert finder.canonical(alias) == feature.name and alias != feature.name
+        assert not set(alias) & set("<>,;") and not alias.endswith((*conditions, "fever", "jaundice"))
+
+
+@pytest.mark.parametrize("name", BOTH)
 def test_each_alias_means_one_feature_and_is_found_as_that(name):
     features = catalogue(name)
     finder = MentionFinder(features)

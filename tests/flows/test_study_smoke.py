@@ -134,6 +134,19 @@ def test_one_patient_gets_risk_reasoning_and_features(study: tuple[Path, dict[st
     assert isinstance(answer["reasoning"], str) and answer["model"].startswith("rl-")
 
 
+def test_the_robustness_experiment_takes_over_the_finished_study(study: tuple[Path, dict[str, Any]]) -> None:
+    path, _ = study
+    wanted = ("robustness", "--config", str(path), "--json", "--set", "robustness.kinds=[shuffle,rename]", "--set",
+              "robustness.shares=[0,1]", "--set", "robustness.arms=[decomposition,stage1+2]")
+    first = last_json(eag_rl(*wanted))
+    steps, arms = ("shuffle-1.0", "rename-1.0"), ("decomposition", "stage1+2")
+    assert ran(first) == {"robustness", "perturbed-readings:shuffle-1.0", "perturbed-baselines:shuffle-1.0",
+                          *(f"{stage}:{step}" for stage in ("perturbed", "perturbed-patients") for step in steps),
+                          *(f"perturbed-verdicts:{arm}@{step}" for arm in arms for step in steps)}
+    assert {row["arm"] for row in first["result"]["table"]} >= set(arms)
+    assert ran(last_json(eag_rl(*wanted))) == set()
+
+
 def test_nothing_is_left_running(study: tuple[Path, dict[str, Any]]) -> None:
     path, _ = study
     assert left_over(path) == []

@@ -1,0 +1,242 @@
+"""The robustness experiment's result: every arm on perturbed test stays, measured, drawn and written as a page.
+
+In go verdicts of several arms under several perturbations, out come a frame with one row for each arm, reading of its
+risk, kind and share, its cells as text, curves as SVG (see `svg`) and one self-contained page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from contracts.errors import DataError
+from contracts.frames import VERDICTS
+from evaluation import metrics, statistics
+from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
+from evaluation.report import FEWEST
+from evaluation.risks import readings_of
+from evaluation.svg import drawing, inline, series
+
+MODELS = (EXPERT, LOGISTIC, BOOSTING)
+MEASURED = ("auroc", "auprc")
+HEADERS = ("Perturbation", "p", "Arm", "Risk", "n", "Parsed", "AUROC", "AUROC vs p = 0", "AUPRC", "AUPRC vs p = 0")
+MEANING = {
+    "shuffle": "The values of a share p of the features change places, each feature showing another one's course.",
+    "drop": "A share p of the measured features becomes unmeasured.",
+    "noise": "Every value gets Gaussian noise of p training standard deviations.",
+    "rename": "A share p of the features stands in the prompt under a clinical alias; no number changes, so models "
+              "that read numbers stay where they are."}
+_WHAT = ("point", "low", "high")
+SCHEMA: dict[str, Any] = {
+    "arm": pl.String, "reading": pl.String, "kind": pl.String, "share": pl.Float64, "n": pl.Int64,
+    "positives": pl.Int64, "parse_rate": pl.Float64,
+    **{f"{name}_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
+    **{f"{name}_change_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
+    "resamples": pl.Int64, "redrawn": pl.Int64}
+_LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+_MARKS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page is made of.
+
+    Attributes:
+        study, created, outcome: as text.
+        table: of `results`.
+        touched: kind and share to the mean number of features changed in a stay.
+        settings: dotted names and values.
+        provenance: rows with the same keys.
+    """
+
+    study: str
+    created: str
+    outcome: str
+    table: pl.DataFrame
+    touched: Sequence[tuple[str, float, float]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Sequence[Mapping[str, str]] = ()
+
+
+def results(verdicts: Mapping[tuple[str, float], pl.DataFrame], bootstraps: int, seed: int,
+            patients: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """Measures every arm under every perturbation, on the same resamples of patients.
+
+    Args:
+        verdicts: (kind, share) to contract VERDICTS and `verdicts.EXTRAS`, of the same arms on the same stays; each
+            kind also with share 0, the unperturbed stays.
+        bootstraps: B.
+        seed: of the resamples.
+        patients: stay to patient, where a patient may have several stays.
+
+    Returns:
+        rows by kind, arm, reading and share, columns `SCHEMA`: shares, not percent; `low` and `high` bound the 95 %
+        percentile interval; `change` is the value minus that of the same arm and reading at share 0, paired.
+
+    Raises:
+        ContractError: the verdicts break their contract.
+        DataError: nothing to measure, arms judged other stays or labels, a kind lacks share 0, or a class is missing.
+    """
+    parts = {place: _arms(VERDICTS.check(frame)) for place, frame in verdicts.items()}
+    first = _checked(parts)
+    members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
+    drawn = statistics.resample(first["label"].to_numpy(), bootstraps, seed, members)
+    rows = []
+    for kind in dict.fromkeys(kind for kind, _ in parts):
+        shares = sorted(share for other, share in parts if other == kind)
+        for arm, still in parts[kind, 0.0].items():
+            for reading, column in readings_of(still).items():
+                base = _measured(still, column, drawn)
+                rows += [_row(parts[kind, share][arm], (arm, reading, kind, share), column, base, drawn)
+                         for share in shares]
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def cells(table: pl.DataFrame) -> list[list[str]]:
+    """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
+    return [[row["kind"], f"{row['share']:g}", row["arm"], row["reading"], str(row["n"]),
+             "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %",
+             *(text for name in MEASURED for text in (_percent(row, name), _change(row, name)))]
+            for row in table.iter_rows(named=True)]
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """The table in Markdown."""
+    lines = [HEADERS, ["---"] * len(HEADERS), *cells(table)]
+    return "".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |\n" for line in lines)
+
+
+def curves(table: pl.DataFrame, kind: str, name: str) -> str:
+    """AUROC and AUPRC of each arm over the share of one kind, with 95 % intervals; risk of policy arms from the tokens.
+
+    Args:
+        name: of the picture, unique on the page.
+    """
+    shown = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
+    arms = shown["arm"].unique(maintain_order=True).to_list()
+    across = "p [training standard deviations]" if kind == "noise" else "p [share of the features]"
+    with drawing(8.4, 3.5 + 0.175 * len(arms)) as figure:
+        for place, measure in enumerate(MEASURED):
+            axes = figure.add_subplot(1, 2, place + 1)
+            for number, arm in enumerate(arms):
+                _curve(axes, shown.filter(pl.col("arm") == arm), measure, number, arm)
+            axes.set(xlabel=across, ylim=(-0.02, 1.02))
+            axes.set_title(measure.upper(), loc="left")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=1, fontsize=9, handlelength=3.2)
+        return inline(figure, name, f"AUROC and AUPRC over p: {kind}", _course(shown, arms))
+
+
+def headline(table: pl.DataFrame) -> list[str]:
+    """A sentence for each kind: each arm's AUROC at the largest share, and how far that is from where it was.
+
+    Before them stands a warning where one outcome is so rare among the test stays that no figure says anything.
+    """
+    rarest = min(table["positives"][0], table["n"][0] - table["positives"][0])
+    sentences = [] if rarest >= FEWEST else [
+        f"Only {rarest} of the {table['n'][0]} test stays have the rarer outcome; at least {FEWEST} are needed. The "
+        "figures show that the experiment runs; they say nothing about how robust an arm is."]
+    for kind in table["kind"].unique(maintain_order=True):
+        part = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
+        last = part.filter(pl.col("share") == part["share"].max())
+        told = "; ".join(f"{row['arm']} {100 * row['auroc_point']:.1f} % ({_change(row, 'auroc')})"
+                         for row in last.iter_rows(named=True))
+        sentences.append(f"{kind.capitalize()}, p = {last['share'][0]:g}: AUROC {told}.")
+    return sentences
+
+
+def render(page: Page) -> str:
+    """The page as HTML: nothing is fetched, no script, everything escaped."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    kinds = page.table["kind"].unique(maintain_order=True).to_list()
+    pictures = [(kind, MEANING.get(kind, kind), Markup(curves(page.table, kind, f"curve-{kind}")))  # noqa: S704 - ours
+                for kind in kinds]
+    return environment.get_template("robustness.html").render(
+        page=page, pictures=pictures, headers=HEADERS, rows=cells(page.table), headline=headline(page.table),
+        stays=page.table["n"][0], positives=page.table["positives"][0], resamples=page.table["resamples"][0],
+        redrawn=page.table["redrawn"][0])
+
+
+def _arms(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {str(name[0]): part.sort("stay_id") for name, part in verdicts.group_by("arm", maintain_order=True)}
+
+
+def _checked(parts: Mapping[tuple[str, float], Mapping[str, pl.DataFrame]]) -> pl.DataFrame:
+    """Any arm's verdicts, once all are seen to be of the same arms, stays and labels, and each kind to have share 0."""
+    frames = [arms for arms in parts.values() if arms]
+    if not frames:
+        raise DataError("no verdicts", "at least one arm", "judge at least one arm")
+    first = next(iter(frames[0].values()))
+    for (kind, share), arms in parts.items():
+        if set(arms) != set(frames[0]):
+            raise DataError(f"{kind} with p = {share:g} has arms {sorted(arms)}", f"the same arms: {sorted(frames[0])}",
+                            "judge all arms under each perturbation")
+        for arm, part in arms.items():
+            if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
+                raise DataError(f"{kind} with p = {share:g}: arm {arm!r} judged {part.height} stays, others "
+                                f"{first.height}, or other labels", "all judge the same test stays",
+                                "judge again on one list of stays")
+        if (kind, 0.0) not in parts:
+            raise DataError(f"{kind} has no share 0", "each kind begins with the unperturbed stays", "add share 0")
+    return first
+
+
+_Values = dict[str, tuple[float, metrics.Floats]]  # measure -> on all stays, on each resample (B,)
+
+
+def _measured(part: pl.DataFrame, column: str, drawn: statistics.Resamples) -> _Values:
+    truth, risk = part["label"].to_numpy(), part[column].to_numpy()
+    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
+    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
+
+
+def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, base: _Values,
+         drawn: statistics.Resamples) -> dict[str, Any]:
+    row: dict[str, Any] = dict(zip(("arm", "reading", "kind", "share"), place, strict=True))
+    row |= {"n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),
+            "parse_rate": metrics.parse_rate(part), "resamples": drawn.counts.shape[0], "redrawn": drawn.redrawn}
+    for name, (point, values) in _measured(part, column, drawn).items():
+        spread = statistics.summary(point, values)
+        gap = statistics.difference(point - base[name][0], values, base[name][1])
+        row |= {f"{name}_{what}": getattr(spread, what) for what in _WHAT}
+        row |= {f"{name}_change_{what}": getattr(gap, what) if place[3] > 0 else None for what in _WHAT}
+    return row
+
+
+def _percent(row: Mapping[str, Any], name: str) -> str:
+    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
+    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _change(row: Mapping[str, Any], name: str) -> str:
+    if row[f"{name}_change_point"] is None:
+        return "–"
+    point, low, high = (100 * row[f"{name}_change_{what}"] for what in _WHAT)
+    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+
+
+def _curve(axes: Axes, part: pl.DataFrame, measure: str, number: int, label: str) -> None:
+    share, point, low, high = (part[column].to_numpy()
+                               for column in ("share", *(f"{measure}_{what}" for what in _WHAT)))
+    axes.fill_between(share, low, high, color=series(number), alpha=0.12, linewidth=0)
+    axes.plot(share, point, color=series(number), linestyle=_LINES[number % len(_LINES)],
+              marker=_MARKS[number % len(_MARKS)], markersize=4, label=label)
+
+
+def _course(shown: pl.DataFrame, arms: Sequence[str]) -> str:
+    words = []
+    for arm in arms:
+        part = shown.filter(pl.col("arm") == arm).sort("share")
+        ends = [f"{name.upper()} from {100 * part[f'{name}_point'][0]:.1f} to {100 * part[f'{name}_point'][-1]:.1f}"
+                for name in MEASURED]
+        words.append(f"{arm}: {', '.join(ends)} percent.")
+    shares = shown["share"].sort()
+    return f"p from {shares[0]:g} to {shares[-1]:g}. " + " ".join(words)

@@ -1,0 +1,88 @@
+"""The robustness experiment: the study up to its policies, its test stays perturbed step by step and judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prefect import flow
+
+from configs.load import for_arm
+from configs.schema import Config
+from evaluation.perturbations import Perturbation, perturbations
+from flows.arms import needs_policy, policy_of, worded
+from flows.opening import Artifacts, given, handed, open_session, study
+from flows.train_expert import train_expert
+from flows.tune_policy import tune_policy
+from lineage.artifact import Artifact
+from tasks.base import base
+from tasks.baselines import baselines
+from tasks.perturbed import perturbed, perturbed_patients, perturbed_readings
+from tasks.robustness import perturbed_baselines, perturbed_verdicts, robustness
+from tasks.session import Session
+from tasks.verdicts import verdicts
+
+Roles = dict[str, Artifact]
+
+
+@flow(name="judge-robustness", flow_run_name="robustness-{config}")
+def judge_robustness(config: str = "demo", overrides: list[str] | None = None, made: Artifacts | None = None
+                     ) -> Artifacts:
+    """Perturbs the test stays, asks the expert, the simple models and the arms again, and writes the result.
+
+    What the study has already made is taken as it is; where nothing was made yet, the study runs up to what the arms
+    need: its policies, or only its expert where no arm has an adapter.
+
+    Args:
+        config: name of a shipped configuration, or path of a YAML file.
+        overrides: dotted settings, such as "robustness.kinds=[shuffle]".
+        made: artifacts of the flow before; none: that flow runs first.
+    """
+    session = open_session(config, overrides or ())
+    with study(session):
+        artifacts = given(made, _before(session.config), config, overrides or [])
+        if "patients" not in artifacts:
+            artifacts["patients"] = worded(session, artifacts)
+            artifacts["base"] = base.run(session, {})
+        artifacts["baselines"] = baselines.run(session, _some(artifacts, "cohort", "patients", "readings"))
+        steps = perturbations(session.config.robustness)
+        for how in steps:
+            artifacts |= _perturbed(session, artifacts, how)
+        for arm in session.config.robustness.arms:
+            artifacts |= _judged(session, artifacts, arm, steps)
+        wanted = [role for role in artifacts if role in ("cohort", "patients", "baselines") or "verdicts." in role
+                  or role.endswith((".baselines", ".perturbed"))]
+        artifacts["robustness"] = robustness.run(session, _some(artifacts, *wanted))
+        return handed(artifacts)
+
+
+def _before(config: Config) -> Callable[..., Artifacts]:
+    return tune_policy if needs_policy(config, config.robustness.arms) else train_expert
+
+
+def _perturbed(session: Session, artifacts: Mapping[str, Artifact], how: Perturbation) -> Roles:
+    """Perturbed stays, what expert and models make of them, and their prompts; a rename reaches only the prompts."""
+    stays = perturbed.run(session, _some(artifacts, "cohort", "patients"), variant=how.name)
+    found = {f"{how.name}.perturbed": stays}
+    readings = artifacts["readings"]
+    if how.kind != "rename":
+        readings = perturbed_readings.run(session, {"perturbed": stays, "expert": artifacts["expert"]},
+                                          variant=how.name)
+        found[f"{how.name}.baselines"] = perturbed_baselines.run(
+            session, {"cohort": artifacts["cohort"], "perturbed": stays, "readings": readings}, variant=how.name)
+    found[f"{how.name}.patients"] = perturbed_patients.run(
+        session, {"cohort": artifacts["cohort"], "perturbed": stays, "readings": readings}, variant=how.name)
+    return found
+
+
+def _judged(session: Session, artifacts: Mapping[str, Artifact], arm: str, steps: list[Perturbation]) -> Roles:
+    """One arm's verdicts: the study's own, then on each perturbation."""
+    own, policy = session.of(for_arm(session.config, arm)[1]), policy_of(session, arm, artifacts)
+    found = {f"verdicts.{arm}": verdicts.run(own, policy, variant=arm)}
+    for how in steps:
+        found[f"{how.name}.verdicts.{arm}"] = perturbed_verdicts.run(
+            own, {**policy, "patients": artifacts[f"{how.name}.patients"]}, variant=f"{arm}@{how.name}")
+    return found
+
+
+def _some(artifacts: Mapping[str, Artifact], *roles: str) -> Roles:
+    return {role: artifacts[role] for role in roles}
