@@ -45,6 +45,7 @@ class ReportBundle:
         table: of `tables.results`.
         verdicts: of all arms.
         reference: arm of the paired differences.
+        arms: of each policy arm its name, its title, and how it is made and asked.
         notes: arm to how it was chosen (`baselines.judge_baselines`).
         stage1: name to value, the check of stage 1 on validation before and after.
         rl_steps: one row a step of the RL run: `step` and columns of `plots.REWARDS`, `BOUNDS`, `CLIPPED`.
@@ -66,6 +67,7 @@ class ReportBundle:
     table: pl.DataFrame
     verdicts: pl.DataFrame
     reference: str = tables.REFERENCE
+    arms: Sequence[tuple[str, str, str]] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     stage1: Mapping[str, Any] | None = None
     rl_steps: pl.DataFrame | None = None

@@ -19,6 +19,7 @@ def markdown(bundle: ReportBundle) -> str:
              f"{table['interval_resamples'][0]} bootstrap resamples of patients], (mean ± standard deviation over "
              f"{table['resamples'][0]}). Differences to {bundle.reference} are paired, in points; “Holm” is their p "
              "corrected over the arms of the same reading."]
+    parts += ["\n".join(f"- {name}: {title}; {how}" for name, title, how in bundle.arms)] if bundle.arms else []
     if found is not None:
         parts += ["## Differences", _or_absent(wording.differences(found.differences), "No arm has a reference."),
                   "## Power", *(wording.power_note(found.power, tables.main_arm(table), stays, positives)

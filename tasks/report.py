@@ -93,7 +93,7 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
     return ReportBundle(
         study=config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcome=config.cohort.outcome,
-        table=table, verdicts=verdicts, notes=_json(input_file(work, "baselines", "notes.json")),
+        table=table, verdicts=verdicts, arms=_arms(config), notes=_json(input_file(work, "baselines", "notes.json")),
         stage1=_json(input_file(work, "check", "check.json")) if "check" in work.inputs else None,
         rl_steps=_steps(work) if "rl" in work.inputs else None,
         readings=pl.read_parquet(input_file(work, "readings", "readings.parquet")),
@@ -104,6 +104,22 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
         findings=_json(input_file(work, "cohort", validity.FILE))["findings"], appraisal=found,
         smallest_cell=config.cohort.smallest_cell,
         settings=dump(config), provenance=_provenance(work))
+
+
+_ANSWERS = {"none": "the base model answers", "labels": "an adapter trained on labels alone answers",
+            "trajectories": "an adapter trained on the search's trajectories answers"}
+
+
+def _arms(config: Config) -> list[tuple[str, str, str]]:
+    """Name, title, and in words how each policy arm is made and asked."""
+    rows = []
+    for name in config.evaluation.arms:
+        arm = config.arms[name]
+        answers = _ANSWERS.get(arm.adapter, "an adapter trained by reinforcement learning answers, begun from " + (
+            "the base model" if arm.start == "base" else "stage 1"))
+        settings = [f"{key} = {value}" for key, value in {**arm.prepare, **arm.train}.items()]
+        rows.append((name, arm.title, "; ".join([f"{arm.style} prompt", answers, *settings])))
+    return rows
 
 
 def _case_arm(config: Config) -> tuple[str, str]:

@@ -74,6 +74,13 @@ def test_page_text_and_every_table_are_written_and_shown(made: tuple[Path, Made,
     assert result.metrics["stage1+2/tokens/auroc"] > 0.5
 
 
+def test_page_and_text_say_how_each_arm_is_made_and_asked(made: tuple[Path, Made, set[str]]) -> None:
+    for name in ("report.html", "report.md"):
+        text = (made[0] / name).read_text(encoding="utf-8")
+        assert "decomposition prompt; an adapter trained by reinforcement learning answers, begun from stage 1" in text
+        assert "Vanilla prompt" in text
+
+
 def test_nothing_that_is_written_names_a_stay(made: tuple[Path, Made, set[str]]) -> None:
     out, _, stays = made
     for path in out.glob("*.*"):
