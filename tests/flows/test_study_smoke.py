@@ -76,7 +76,7 @@ def test_a_sweep_shares_all_that_does_not_differ_and_stands_under_one_run(study:
                              "--over", "evaluation.arms=[[decomposition]]"))
     assert [row["evaluation.bootstraps"] for row in swept["rows"]] == [21, 22]
     assert all(0.0 <= row["stated/auroc"] <= 1.0 and row["study run"] and not row["error"] for row in swept["rows"])
-    assert len(list((workspace(path) / "artifacts").glob("rl-*"))) == 1
+    assert len(list((workspace(path) / "artifacts" / "rl").glob("rl-*"))) == 1
     client = mlflow.MlflowClient(f"sqlite:///{workspace(path) / 'mlflow' / 'mlflow.db'}")
     tags = [client.get_run(row["study run"]).data.tags for row in swept["rows"]]
     assert [one["mlflow.parentRunId"] for one in tags] == [swept["sweep"]] * 2
