@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -70,3 +71,17 @@ def random_batch(stays: int = 5, visits: int = 6, features: int = 4, seed: int =
     return Batch(torch.randn(stays, visits, features, generator=made) * mask, mask,
                  torch.randint(1, 5, (stays, visits), generator=made).cumsum(1).float() * steps, steps,
                  torch.randn(stays, 2, generator=made), torch.randint(0, 2, (stays,), generator=made).float())
+
+
+def changed_from(batch: Batch, visit: int) -> Batch:
+    """The batch with other values, masks and days from a visit on."""
+    values, mask, days = batch.values.clone(), batch.mask.clone(), batch.days.clone()
+    values[:, visit:], mask[:, visit:], days[:, visit:] = 9.0, True, days[:, visit:] + 20.0
+    return replace(batch, values=values, mask=mask, days=days)
+
+
+def padded(batch: Batch, visits: int) -> Batch:
+    """The batch with some more visits that are none."""
+    tensors = ((batch.values, (0, 0, 0, visits)), (batch.mask, (0, 0, 0, visits)), (batch.days, (0, visits)),
+               (batch.steps, (0, visits)))
+    return Batch(*(torch.nn.functional.pad(tensor, pad) for tensor, pad in tensors), batch.static, batch.labels)

@@ -15,7 +15,7 @@ from models.expert import concare
 from models.expert.batches import Batch
 from models.expert.concare import ConCare, decov
 from models.expert.loading import read
-from support.expert_cohort import random_batch
+from support.expert_cohort import changed_from, padded, random_batch
 
 SECTION = Expert(hidden=8, heads=2, time_rank=3, feed_forward=12, dropout=0.5)
 
@@ -60,10 +60,7 @@ def test_chunks_give_the_same_readings_and_gradients(model: ConCare, monkeypatch
 
 def test_a_later_visit_never_changes_an_earlier_reading(model: ConCare) -> None:
     batch = random_batch()
-    before = model(batch)
-    values, mask, days = batch.values.clone(), batch.mask.clone(), batch.days.clone()
-    values[:, 3:], mask[:, 3:], days[:, 3:] = 9.0, True, days[:, 3:] + 20.0
-    after = model(replace(batch, values=values, mask=mask, days=days))
+    before, after = model(batch), model(changed_from(batch, 3))
     torch.testing.assert_close(after.logits[:, :3], before.logits[:, :3])
     torch.testing.assert_close(after.attention[:, :3], before.attention[:, :3])
     assert not torch.allclose(after.logits[0, 3:], before.logits[0, 3:])
@@ -83,11 +80,9 @@ def test_an_observed_value_does_matter(model: ConCare) -> None:
 
 def test_padding_does_not_matter(model: ConCare) -> None:
     batch = random_batch()
-    longer = Batch(*[torch.nn.functional.pad(tensor, pad) for tensor, pad in (
-        (batch.values, (0, 0, 0, 3)), (batch.mask, (0, 0, 0, 3)), (batch.days, (0, 3)), (batch.steps, (0, 3)))],
-        batch.static, batch.labels)
-    for ours, padded in zip(read(model, batch), read(model, longer), strict=True):
-        torch.testing.assert_close(padded, ours)
+    longer = padded(batch, 3)
+    for ours, theirs in zip(read(model, batch), read(model, longer), strict=True):
+        torch.testing.assert_close(theirs, ours)
 
 
 def test_a_batch_of_one_reads_as_it_does_among_others(model: ConCare) -> None:

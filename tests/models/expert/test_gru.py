@@ -15,7 +15,7 @@ from models.expert.gru import AttentionGru
 from models.expert.health import permutation_importance
 from models.expert.loading import load_weights, read, save_weights
 from models.expert.training import fit
-from support.expert_cohort import random_batch
+from support.expert_cohort import changed_from, padded, random_batch
 
 SECTION = Expert(architecture="gru", hidden=8, heads=2, feed_forward=12, dropout=0.5, epochs=30, lr=0.02)
 
@@ -30,10 +30,7 @@ def model() -> AttentionGru:
 
 def test_a_later_visit_never_changes_an_earlier_reading(model: AttentionGru) -> None:
     batch = random_batch()
-    before = model(batch)
-    values, mask, days = batch.values.clone(), batch.mask.clone(), batch.days.clone()
-    values[:, 3:], mask[:, 3:], days[:, 3:] = 9.0, True, days[:, 3:] + 20.0
-    after = model(replace(batch, values=values, mask=mask, days=days))
+    before, after = model(batch), model(changed_from(batch, 3))
     torch.testing.assert_close(after.logits[:, :3], before.logits[:, :3])
     torch.testing.assert_close(after.attention[:, :3], before.attention[:, :3])
     assert not torch.allclose(after.logits[0, 3:], before.logits[0, 3:])
@@ -42,9 +39,7 @@ def test_a_later_visit_never_changes_an_earlier_reading(model: AttentionGru) -> 
 def test_padding_masked_values_and_company_do_not_matter(model: AttentionGru) -> None:
     batch = random_batch()
     risk, attention = read(model, batch)
-    longer = Batch(*[torch.nn.functional.pad(tensor, pad) for tensor, pad in (
-        (batch.values, (0, 0, 0, 3)), (batch.mask, (0, 0, 0, 3)), (batch.days, (0, 3)), (batch.steps, (0, 3)))],
-        batch.static, batch.labels)
+    longer = padded(batch, 3)
     noisy = replace(batch, values=torch.where(batch.mask, batch.values, 7.0))
     for other in (longer, noisy):
         torch.testing.assert_close(read(model, other)[0], risk)
