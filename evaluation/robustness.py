@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from contracts.errors import DataError
 from contracts.frames import VERDICTS
-from evaluation import metrics, statistics
+from evaluation import metrics, statistics, wording
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.report import FEWEST
 from evaluation.risks import readings_of
@@ -109,8 +109,7 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
 
 def markdown(table: pl.DataFrame) -> str:
     """The table in Markdown."""
-    lines = [HEADERS, ["---"] * len(HEADERS), *cells(table)]
-    return "".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |\n" for line in lines)
+    return wording.markdown((list(HEADERS), cells(table)))
 
 
 def curves(table: pl.DataFrame, kind: str, name: str) -> str:

@@ -29,7 +29,7 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dic
 
     Args:
         name: of the arm, in `session.config.arms`.
-        study: artifacts of the study: cohort and readings at least.
+        study: artifacts of the study: cohort, readings, patients and base at least.
 
     Returns:
         patients, base and, unless the base model answers, adapter.
@@ -37,32 +37,38 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dic
     arm, (config, own) = session.config.arms[name], for_arm(session.config, name)
     prepared, trained, made = session.of(config), session.of(own), dict(study)
     label = name if arm.prepare else ""
-    if label or "patients" not in made:
-        made["patients"] = worded(prepared, made, label)
-        made["base"] = base.run(prepared, {}, arm=label)
-    answering = _of(made, "patients", "base")
+    if label:
+        made |= {"patients": worded(prepared, made, label), "base": base.run(prepared, {}, arm=label)}
+    answering = only(made, "patients", "base")
     from_trajectories = arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
     if from_trajectories and (label or "sft" not in made):
-        made["trajectories"] = trajectories.run(prepared, _of(made, "cohort", "patients", "base"), arm=label)
-        made["sft"] = sft.run(prepared, _of(made, "patients", "base", "trajectories"), arm=label)
+        made["trajectories"] = trajectories.run(prepared, only(made, "cohort", "patients", "base"), arm=label)
+        made["sft"] = sft.run(prepared, only(made, "patients", "base", "trajectories"), arm=label)
     if arm.adapter == "trajectories":
         if arm.train:
-            made["sft"] = sft.run(trained, _of(made, "patients", "base", "trajectories"), arm=name)
+            made["sft"] = sft.run(trained, only(made, "patients", "base", "trajectories"), arm=name)
         return {**answering, "adapter": made["sft"]}
     if arm.adapter == "labels":
         return {**answering, "adapter": labels.run(trained, answering, arm=name)}
     if arm.adapter == "rl":
-        start = _of(made, "sft") if from_trajectories else {}
+        start = only(made, "sft") if from_trajectories else {}
         if from_trajectories and not label and not arm.train and "rl" in made:
             return {**answering, "adapter": made["rl"]}
-        return {**answering, "adapter": rl.run(trained, {**_of(made, "cohort"), **answering, **start}, arm=name)}
+        return {**answering, "adapter": rl.run(trained, {**only(made, "cohort"), **answering, **start}, arm=name)}
     return answering
+
+
+def with_patients(session: Session, made: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The artifacts with patients and base, which a study makes on its way to trees and the others not."""
+    if "patients" in made:
+        return dict(made)
+    return {**made, "patients": worded(session, made), "base": base.run(session, {})}
 
 
 def worded(session: Session, made: Mapping[str, Artifact], arm: str = "") -> Artifact:
     """The patients in words, with the features of the study's expert and of all its further guides."""
     guides = {f"readings.{name}": other_expert(session, name, made["cohort"]) for name in session.config.prompts.guides}
-    return patients.run(session, {**_of(made, "cohort", "readings"), **guides}, arm=arm)
+    return patients.run(session, {**only(made, "cohort", "readings"), **guides}, arm=arm)
 
 
 def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artifact:
@@ -80,5 +86,6 @@ def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> Artifa
     return verdicts.run(own, policy_of(session, name, study), variant=name)
 
 
-def _of(artifacts: Mapping[str, Artifact], *roles: str) -> dict[str, Artifact]:
+def only(artifacts: Mapping[str, Artifact], *roles: str) -> dict[str, Artifact]:
+    """The artifacts of some roles."""
     return {role: artifacts[role] for role in roles}

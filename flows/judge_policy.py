@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.arms import judged, needs_policy, other_expert, worded
+from flows.arms import judged, needs_policy, only, other_expert, with_patients
 from flows.opening import Artifacts, given, handed, open_session
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
-from tasks.base import base
 from tasks.baselines import baselines
 from tasks.report import report
 
@@ -24,15 +23,12 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
     """
     session = open_session(config, overrides or ())
     before = tune_policy if needs_policy(session.config, session.config.evaluation.arms) else train_expert
-    artifacts = given(made, before, config, overrides or [])
-    if "patients" not in artifacts:
-        artifacts["patients"] = worded(session, artifacts)
-        artifacts["base"] = base.run(session, {})
+    artifacts = with_patients(session, given(made, before, config, overrides or []))
     arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
     artifacts |= arms
     others = {f"readings.{name}": other_expert(session, name, artifacts["cohort"])
               for name in session.config.evaluation.experts}
     artifacts["baselines"] = baselines.run(
-        session, {**{name: artifacts[name] for name in ("cohort", "patients", "readings")}, **others})
+        session, {**only(artifacts, "cohort", "patients", "readings"), **others})
     artifacts["report"] = report.run(session, artifacts)
     return handed(artifacts)

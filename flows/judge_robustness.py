@@ -9,12 +9,11 @@ from prefect import flow
 from configs.load import for_arm
 from configs.schema import Config
 from evaluation.perturbations import Perturbation, perturbations
-from flows.arms import needs_policy, policy_of, worded
+from flows.arms import needs_policy, only, policy_of, with_patients
 from flows.opening import Artifacts, given, handed, open_session, study
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
 from lineage.artifact import Artifact
-from tasks.base import base
 from tasks.baselines import baselines
 from tasks.perturbed import perturbed, perturbed_patients, perturbed_readings
 from tasks.robustness import perturbed_baselines, perturbed_verdicts, robustness
@@ -39,11 +38,8 @@ def judge_robustness(config: str = "demo", overrides: list[str] | None = None, m
     """
     session = open_session(config, overrides or ())
     with study(session):
-        artifacts = given(made, _before(session.config), config, overrides or [])
-        if "patients" not in artifacts:
-            artifacts["patients"] = worded(session, artifacts)
-            artifacts["base"] = base.run(session, {})
-        artifacts["baselines"] = baselines.run(session, _some(artifacts, "cohort", "patients", "readings"))
+        artifacts = with_patients(session, given(made, _before(session.config), config, overrides or []))
+        artifacts["baselines"] = baselines.run(session, only(artifacts, "cohort", "patients", "readings"))
         steps = perturbations(session.config.robustness)
         for how in steps:
             artifacts |= _perturbed(session, artifacts, how)
@@ -51,7 +47,7 @@ def judge_robustness(config: str = "demo", overrides: list[str] | None = None, m
             artifacts |= _judged(session, artifacts, arm, steps)
         wanted = [role for role in artifacts if role in ("cohort", "patients", "baselines") or "verdicts." in role
                   or role.endswith((".baselines", ".perturbed"))]
-        artifacts["robustness"] = robustness.run(session, _some(artifacts, *wanted))
+        artifacts["robustness"] = robustness.run(session, only(artifacts, *wanted))
         return handed(artifacts)
 
 
@@ -61,7 +57,7 @@ def _before(config: Config) -> Callable[..., Artifacts]:
 
 def _perturbed(session: Session, artifacts: Mapping[str, Artifact], how: Perturbation) -> Roles:
     """Perturbed stays, what expert and models make of them, and their prompts; a rename reaches only the prompts."""
-    stays = perturbed.run(session, _some(artifacts, "cohort", "patients"), variant=how.name)
+    stays = perturbed.run(session, only(artifacts, "cohort", "patients"), variant=how.name)
     found = {f"{how.name}.perturbed": stays}
     readings = artifacts["readings"]
     if how.kind != "rename":
@@ -82,7 +78,3 @@ def _judged(session: Session, artifacts: Mapping[str, Artifact], arm: str, steps
         found[f"{how.name}.verdicts.{arm}"] = perturbed_verdicts.run(
             own, {**policy, "patients": artifacts[f"{how.name}.patients"]}, variant=f"{arm}@{how.name}")
     return found
-
-
-def _some(artifacts: Mapping[str, Artifact], *roles: str) -> Roles:
-    return {role: artifacts[role] for role in roles}

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 from prefect import flow
 
@@ -127,10 +128,9 @@ def _study(config: str, overrides: list[str], point: Mapping[str, Any], parent: 
     except EagRlError as error:
         say(f"[red]failed[/red]: {error.value}")
         return Point(point, error=f"{error.value} | {error.next_step}")
-    table = session.workspace / made["report"]["uri"] / "table.json"
+    table = pl.read_parquet(session.workspace / made["report"]["uri"] / "table.parquet")
     metrics = session.store.manifest(session.store.resolve(made["report"]["id"]))["metrics"]
-    arms = list(dict.fromkeys(row["Arm"] for row in json.loads(table.read_text(encoding="utf-8"))))
-    arm = tables.METHOD if tables.METHOD in arms else session.config.evaluation.arms[-1]
+    arm = tables.main_arm(table)
     figures = {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith(f"{arm}/")}
     return Point(point, figures, session.last_study_run or "")
 

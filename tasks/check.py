@@ -8,7 +8,7 @@ from contracts.patients import Patient, stratified
 from lineage.store import write_json
 from rewards.mixture import Scorer
 from tasks.people import mean, people, scorer_of
-from tasks.stage import Made, Work, stage
+from tasks.stage import Made, Work, listed, stage
 from tasks.verdicts import ask
 
 STYLE = "decomposition"
@@ -29,7 +29,7 @@ def check(work: Work) -> Made:
     write_json(work.out / "check.json", result)
     metrics = {f"{name}.{metric}": value for name, row in result.items() for metric, value in row.items()}
     return Made(metrics=metrics, show=("check.json",),
-                summary="\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items()))
+                summary=listed(metrics))
 
 
 def _rewards(frame: pl.DataFrame, patients: list[Patient], scorer: Scorer) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from configs.load import dump
-from tasks.stage import Made, Work, stage
+from tasks.stage import Made, Work, listed, stage
 
 
 @stage("expert", settings=("expert", "study.seed"), packages=("torch",), jobs=("models.expert.training",))
@@ -17,4 +17,4 @@ def expert(work: Work) -> Made:
     shutil.copytree(out, work.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.partial", "done.json"))
     metrics = {name: float(value) for name, value in done.get("metrics", {}).items()}
     return Made(metrics=metrics, show=("expert.json",), model="concare",
-                summary="\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items()))
+                summary=listed(metrics))

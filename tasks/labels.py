@@ -17,8 +17,8 @@ from contracts.patients import Patient
 from prompts.grammar import render_answer
 from tasks.base import model_folder
 from tasks.people import people, with_both_labels
-from tasks.sft import keep_adapter, listed, numbers
-from tasks.stage import Made, Work, input_file, stage
+from tasks.sft import keep_adapter, numbers
+from tasks.stage import Made, Work, input_file, listed, stage
 
 # What an answer says: its first decimal tells the label, so that the reading from the tokens is the label's odds.
 PROBABILITY = {0: 0.05, 1: 0.95}

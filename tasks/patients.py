@@ -8,7 +8,7 @@ from contracts.features import catalogue
 from ehr.cohort import read
 from prompts.evidence import patients as render_patients
 from tasks.people import mean
-from tasks.stage import Made, Work, input_file, stage
+from tasks.stage import Made, Work, input_file, listed, stage
 
 
 @stage("patients", settings=("prompts",), packages=("polars", "rapidfuzz"))
@@ -24,4 +24,4 @@ def patients(work: Work) -> Made:
     metrics = {"stays": float(frame.height), "evidence_characters_mean": mean(sizes["characters"]),
                "evidence_characters_max": float(max(sizes["characters"])),
                "features_shown_mean": mean(sizes["shown"])}
-    return Made(metrics=metrics, summary="\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items()))
+    return Made(metrics=metrics, summary=listed(metrics))

@@ -20,7 +20,7 @@ from ehr.impute import carried_forward
 from evaluation.perturbations import Perturbation, perturb, words_of
 from prompts.evidence import chosen_features, patients_showing
 from tasks.people import mean, people, with_both_labels
-from tasks.stage import Made, Work, input_file, stage
+from tasks.stage import Made, Work, input_file, listed, stage
 
 JUDGED = ("robustness.stays", "evaluation.stays", "study.seed")
 
@@ -61,7 +61,7 @@ def perturbed(work: Work) -> Made:
     metrics = {"stays": float(stays.height), "features_changed_mean": made.changes.height / stays.height,
                "features_changed_in_prompts_mean": made.changes.filter(pl.col("feature").is_in(shown)).height
                / stays.height}
-    return Made(metrics=metrics, summary=_listed(metrics))
+    return Made(metrics=metrics, summary=listed(metrics))
 
 
 @stage("perturbed-readings", settings=(), packages=("torch",))
@@ -77,7 +77,7 @@ def perturbed_readings(work: Work) -> Made:
     risk, attention = read_expert(load_expert(work.inputs["expert"]), stays.batch)
     readings_of(stays, risk, attention).write_parquet(work.out / "readings.parquet")
     metrics = {"stays": float(len(risk)), "risk_mean": float(risk.mean())}
-    return Made(metrics=metrics, summary=_listed(metrics))
+    return Made(metrics=metrics, summary=listed(metrics))
 
 
 @stage("perturbed-patients", settings=("prompts",), packages=("polars",))
@@ -95,13 +95,9 @@ def perturbed_patients(work: Work) -> Made:
     frame.write_parquet(work.out / "patients.parquet")
     metrics = {"stays": float(frame.height), "evidence_characters_mean": mean(frame["evidence"].str.len_chars()),
                "features_shown_mean": mean(frame["shown"].list.len())}
-    return Made(metrics=metrics, summary=_listed(metrics))
+    return Made(metrics=metrics, summary=listed(metrics))
 
 
 def _spreads(cohort: Cohort) -> dict[str, float]:
     """Standard deviation of each feature in the training split; 0 where it is constant or was never measured there."""
     return {name: entry.sd if entry.high > entry.low else 0.0 for name, entry in cohort.scaling.items()}
-
-
-def _listed(metrics: dict[str, float]) -> str:
-    return "\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items())

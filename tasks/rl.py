@@ -10,8 +10,8 @@ from contracts.patients import stratified
 from tasks.base import model_folder
 from tasks.people import catalogue_of, people
 from tasks.servers import server_of, stop_servers
-from tasks.sft import keep_adapter, listed, numbers
-from tasks.stage import Made, Work, input_file, stage
+from tasks.sft import keep_adapter, numbers
+from tasks.stage import Made, Work, input_file, listed, stage
 
 
 @stage("rl", settings=("policy.grpo", "policy.lora", "policy.dtype", "rewards", "cohort.outcome", "serving.context",
@@ -23,12 +23,12 @@ def rl(work: Work) -> Made:
     train = [one for one in people(work) if one.split == "train"]
     job = {
         "model": str(model), "out": str(out),
+        "adapter": str(work.inputs["sft"] / "adapter") if "sft" in work.inputs else None,
         "patients": str(input_file(work, "patients", "patients.parquet")), "section": dump(config.policy),
         "rewards": dump(config.rewards), "serving": dump(config.serving), "catalogue": catalogue_of(work).name,
         "outcome": config.cohort.outcome, "count": config.prompts.expert_features, "context": config.serving.context,
         "seed": config.study.seed,
         "stays": [one.stay_id for one in stratified(train, config.policy.grpo.stays, config.study.seed)]}
-    job["adapter"] = str(work.inputs["sft"] / "adapter") if "sft" in work.inputs else None
     environment = {}
     if config.policy.grpo.engine == "vllm":
         server = server_of(work.session, model)

@@ -16,7 +16,7 @@ from evaluation.perturbations import perturbations
 from lineage.fingerprint import flatten
 from tasks.people import mean, people, with_both_labels
 from tasks.perturbed import JUDGED, judged
-from tasks.stage import Made, Work, input_file, stage
+from tasks.stage import Made, Work, input_file, listed, stage
 from tasks.verdicts import ask
 
 
@@ -33,7 +33,7 @@ def perturbed_verdicts(work: Work) -> Made:
     frame.write_parquet(work.out / "verdicts.parquet")
     metrics = {"stays": float(frame.height), "parsed_share": mean(frame["parsed"]),
                "well_formed_share": mean(frame["well_formed"]), "truncated_share": mean(frame["truncated"])}
-    return Made(metrics=metrics, summary="\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items()))
+    return Made(metrics=metrics, summary=listed(metrics))
 
 
 @stage("perturbed-baselines", settings=("study.seed",), packages=("scikit-learn", "polars"))

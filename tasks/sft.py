@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.load import dump
 from tasks.base import model_folder
-from tasks.stage import Made, Work, input_file, stage
+from tasks.stage import Made, Work, input_file, listed, stage
 
 
 @stage("sft", settings=("policy.sft", "policy.lora", "policy.dtype", "prompts.expert_features", "cohort.outcome",
@@ -39,8 +39,3 @@ def numbers(done: Mapping[str, object]) -> dict[str, float]:
     flat = {**done, **metrics} if isinstance(metrics := done.get("metrics"), Mapping) else dict(done)
     return {name: float(value) for name, value in flat.items()
             if isinstance(value, int | float) and not isinstance(value, bool)}
-
-
-def listed(values: Mapping[str, float]) -> str:
-    """Numbers as a Markdown list."""
-    return "\n".join(f"- {name}: {value:.4g}" for name, value in values.items())

@@ -239,6 +239,11 @@ def _note(session: Session, decision: Decision) -> None:
     say(f"[bold]{decision.stage}[/bold] -> {decision.artifact}  ({mark})")
 
 
+def listed(values: Mapping[str, float]) -> str:
+    """Numbers as a Markdown list: the usual summary of a stage."""
+    return "\n".join(f"- {name}: {value:.4g}" for name, value in values.items())
+
+
 def input_file(work: Work, role: str, name: str) -> Path:
     """A file of an input artifact.
 

@@ -19,7 +19,7 @@ from serving.server import Server
 from tasks.base import model_folder
 from tasks.people import people, renderer_of, scorer_of
 from tasks.servers import with_client
-from tasks.stage import Made, Work, stage
+from tasks.stage import Made, Work, listed, stage
 
 
 @stage("trajectories", settings=("search", "rewards", "policy.dtype", "cohort.outcome", "serving.context",
@@ -36,7 +36,7 @@ def trajectories(work: Work) -> Made:
         numbers["slots_busy_while_crowded"] = busy
     (work.out / "statistics.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     return Made(metrics=numbers, show=("statistics.json",),
-                summary="\n".join(f"- {name}: {value:.4g}" for name, value in numbers.items()))
+                summary=listed(numbers))
 
 
 def _grow(work: Work, forest: Path) -> tuple[list[Grown], float | None]:

@@ -15,7 +15,7 @@ from serving.server import Server
 from tasks.base import model_folder
 from tasks.people import mean, people, renderer_of, with_both_labels
 from tasks.servers import with_client
-from tasks.stage import Made, Work, stage
+from tasks.stage import Made, Work, listed, stage
 
 
 @stage("verdicts", settings=("evaluation.stays", "evaluation.temperature", "evaluation.completion_tokens",
@@ -34,7 +34,7 @@ def verdicts(work: Work) -> Made:
                "well_formed_share": mean(frame["well_formed"]), "truncated_share": mean(frame["truncated"]),
                "completion_tokens_mean": mean(frame["completion_tokens"]),
                "prompt_tokens_mean": mean(frame["prompt_tokens"])}
-    return Made(metrics=metrics, summary="\n".join(f"- {name}: {value:.4g}" for name, value in metrics.items()))
+    return Made(metrics=metrics, summary=listed(metrics))
 
 
 def ask(work: Work, arm: str, style: str, patients: Sequence[Patient], adapter: Path | None,
