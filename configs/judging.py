@@ -1,0 +1,89 @@
+"""Sections about the rows of the result table and how they are judged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Section, Setting
+
+PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
+
+
+
+class Arm(Section):
+    """One row of the result table: how a policy is made and asked. A YAML file of these settings is all it takes."""
+
+    title: str = Field(min_length=1, max_length=60, description="Its name in tables and plots.")
+    style: Literal["vanilla", "think", "decomposition"] = Field("decomposition", description="Prompt style.")
+    adapter: Literal["none", "labels", "trajectories", "rl"] = Field(
+        "none", description="What answers: the base model, or an adapter trained on labels only, on the search's "
+                            "trajectories (stage 1), or by reinforcement learning.")
+    start: Literal["trajectories", "base"] = Field("trajectories", description="Where reinforcement learning starts.")
+    prepare: dict[str, Setting] = Field({}, description="Settings of all its stages from the prompts on.")
+    train: dict[str, Setting] = Field({}, description="Settings of its own training and judging only; what comes "
+                                                      "before is shared with the study.")
+
+    @model_validator(mode="after")
+    def _stages_have_settings(self) -> Arm:
+        for given, sections in ((self.prepare, ("prompts", "search", "rewards", "policy", "evaluation")),
+                                (self.train, ("rewards", "policy", "evaluation"))):
+            wrong = [name for name in given if name.partition(".")[0] not in sections]
+            if wrong:
+                raise ValueError(f"{', '.join(wrong)}: an arm may set {', '.join(sections)} here")
+        if self.adapter == "labels" and self.style != "vanilla":
+            raise ValueError(f"style={self.style} with adapter=labels: only a vanilla answer is a number alone")
+        if self.adapter == "rl" and self.style != "decomposition":
+            raise ValueError(f"style={self.style} with adapter=rl: rollouts are question decompositions")
+        return self
+
+
+
+class Evaluation(Section):
+    """Judging the arms on the test split (method section 8)."""
+
+    arms: tuple[str, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
+                                  description="Policy arms in the table: of the section `arms`, or files.")
+    style: Literal["vanilla", "think", "decomposition"] = Field(
+        "decomposition", description="Prompt style of what is asked; an arm sets its own.")
+    stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
+    validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
+    experts: tuple[Literal["concare", "gru"], ...] = Field(
+        (), description="Further experts trained for comparison; they guide nothing.")
+    bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples of mean and standard deviation "
+                                                               "(the paper's).")
+    interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Resamples of intervals and p-values.")
+    temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
+    completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
+
+
+
+class Robustness(Section):
+    """Judging again on perturbed test stays (method section 8); `eag-rl robustness`."""
+
+    kinds: tuple[PerturbationKind, ...] = Field(
+        ("shuffle", "drop", "noise", "rename"), min_length=1,
+        description="Features trade values (the paper), become unmeasured, get noise, or stand under an alias.")
+    shares: tuple[float, ...] = Field(
+        (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1,
+        description="p, ascending, each in [0, 1]: share of a stay's features; for noise its size [training sd]. 0 is "
+                    "always judged.")
+    arms: tuple[str, ...] = Field(("decomposition", "stage1+2"), min_length=1,
+                                  description="Policy arms judged, beside the expert and the simple models; none with "
+                                              "prompts of its own.")
+    stays: int | Literal["all"] = Field(
+        "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them, "
+                           "at least 2.")
+
+    @model_validator(mode="after")
+    def _can_be_judged(self) -> Robustness:
+        for name in ("kinds", "shares", "arms"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)}: each stands once")
+        if not all(0.0 <= share <= 1.0 for share in self.shares) or list(self.shares) != sorted(self.shares):
+            raise ValueError(f"shares={list(self.shares)}: they ascend, each in [0, 1]")
+        if self.stays != "all" and self.stays < 2:
+            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
+        return self
