@@ -12,10 +12,11 @@ from configs.section import Positive, Section, Share
 class Prompts(Section):
     """What a prompt shows (method section 4). Prompts are never cut: what does not fit is an error."""
 
-    features: int | Literal["all"] = Field("all", description="Features shown: all, or this many (most often measured "
-                                                              "in the training split).")
+    features: int | Literal["all"] | tuple[str, ...] = Field(
+        "all", description="Features shown: all, this many (most often measured in the training split), or these.")
     visits: int = Field(8, ge=1, le=366, description="Newest visits shown.")
     digits: int = Field(4, ge=1, le=10, description="Significant digits.")
+    units: bool = Field(True, description="Write each feature's unit behind its name.")
     observed_only: bool = Field(False, description="Leave out features never observed in the stay instead of writing "
                                                    "`unknown`.")
     expert_features: int = Field(5, ge=1, le=50, description="K: size of C_exp and of the list asked for.")
@@ -23,6 +24,15 @@ class Prompts(Section):
         (), description="Further experts whose features count, beside the study's own.")
     guide_rule: Literal["union", "vote", "rank"] = Field(
         "rank", description="How several experts agree: all that any names, most votes, or smallest mean rank.")
+
+    @model_validator(mode="after")
+    def _some_features(self) -> Prompts:
+        features = self.features
+        if isinstance(features, int) and features < 1:
+            raise ValueError(f"features={features}: at least one, or `all`, or a list of names")
+        if isinstance(features, tuple) and (not features or len(set(features)) < len(features)):
+            raise ValueError(f"features={list(features)}: at least one name, each once")
+        return self
 
 
 

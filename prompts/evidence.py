@@ -101,7 +101,8 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         if section.observed_only and all(value is None for value in values):
             continue
         called = (words or {}).get(name, name)
-        unit = f" ({_plain(feature.unit)})" if feature.unit and f"({feature.unit})" not in called else ""
+        told = section.units and feature.unit and f"({feature.unit})" not in called
+        unit = f" ({_plain(feature.unit)})" if told else ""
         lines.append(f"{_plain(called)}{unit}: {_listed(values, section.digits)}")
         shown.append(name)
     return Evidence("\n".join(lines), tuple(shown))
@@ -109,10 +110,18 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
 
 def chosen_features(stays: pl.DataFrame, visits: pl.DataFrame, catalogue: Catalogue, section: Prompts
                     ) -> tuple[str, ...]:
-    """The features that prompts show: all, or the `section.features` most often measured in the training split."""
+    """The features that prompts show, in catalogue order: all, the most often measured ones, or those named.
+
+    Raises:
+        ConfigError: a name is not of the catalogue.
+    """
     if section.features == "all":
         return catalogue.names
-    return most_measured(visits, stays, section.features)
+    if isinstance(section.features, int):
+        return most_measured(visits, stays, section.features)
+    for name in section.features:
+        catalogue[name]
+    return tuple(name for name in catalogue.names if name in section.features)
 
 
 def most_measured(visits: pl.DataFrame, stays: pl.DataFrame, count: int) -> tuple[str, ...]:

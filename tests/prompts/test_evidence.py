@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from configs.schema import Prompts
 from contracts.errors import ConfigError, ContractError
 from contracts.features import STATIC, Catalogue, Feature
 from contracts.frames import READINGS, STAYS
 from contracts.patients import patients_of
-from prompts.evidence import Case, cases, most_measured, number, patients, render
+from prompts.evidence import Case, cases, chosen_features, most_measured, number, patients, render
 
 FEATURES = Catalogue("small", (Feature("Heart Rate", "bpm", 0, 300), Feature("pH", "", 6, 8), Feature("cells(%)", "%",
 0, 100),
@@ -141,6 +142,27 @@ def test_the_most_measured_features_are_counted_in_the_training_split_before_fil
     assert most_measured(MEASURED, stays_frame(), 2) == ("Heart Rate", "cells(%)")
     assert most_measured(MEASURED, stays_frame(), 3) == ("Heart Rate", "pH", "cells(%)")
     assert most_measured(MEASURED, stays_frame(), 99) == FEATURES.names
+
+
+def test_named_features_are_shown_in_the_order_of_the_catalogue():
+    section = Prompts(features=("Glucose", "Heart Rate"))
+    assert chosen_features(stays_frame(), MEASURED, FEATURES, section) == ("Heart Rate", "Glucose")
+
+
+def test_a_named_feature_that_does_not_exist_is_refused():
+    with pytest.raises(ConfigError, match="Glucos"):
+        chosen_features(stays_frame(), MEASURED, FEATURES, Prompts(features=("Glucos",)))
+
+
+@pytest.mark.parametrize("features", [(), ("pH", "pH"), 0])
+def test_features_are_named_once_and_not_none(features):
+    with pytest.raises(ValidationError, match="at least one"):
+        Prompts(features=features)
+
+
+def test_units_can_be_left_out():
+    text = render(CASE, FEATURES, Prompts(units=False, visits=1), FEATURES.names).text
+    assert "Heart Rate: 124" in text and "bpm" not in text and "mg/dL" not in text
 
 
 def test_features_cannot_be_counted_without_training_visits():
