@@ -35,8 +35,11 @@ class Rewards(Section):
 
 
 class Search(Section):
-    """Stage 1: expert-guided Monte Carlo tree search (method section 6)."""
+    """Stage 1: expert-guided Monte Carlo tree search (method section 6), or random sampling of as many rollouts."""
 
+    method: Literal["tree", "sampling"] = Field(
+        "tree", description="Tree search, or independent samples of whole decompositions (without `candidates` and "
+                            "`exploration`), of which the `keep` best by reward are kept all the same.")
     rollouts: Positive = Field(8, description="N.")
     depth: int = Field(7, ge=1, le=50, description="T: most subquestions of a trajectory, the final one included.")
     candidates: int = Field(3, ge=1, le=64, description="d: subquestions sampled at each expansion.")
