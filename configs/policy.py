@@ -19,8 +19,9 @@ class Prompts(Section):
     observed_only: bool = Field(False, description="Leave out features never observed in the stay instead of writing "
                                                    "`unknown`.")
     expert_features: int = Field(5, ge=1, le=50, description="K: size of C_exp and of the list asked for.")
-    guides: tuple[Literal["concare", "gru"], ...] = Field(
-        (), description="Further experts whose features count, beside the study's own.")
+    guides: tuple[Literal["concare", "gru", "gradient_boosting"], ...] = Field(
+        (), description="Further experts whose features count, beside the study's own; gradient boosting by its "
+                        "importances for each stay.")
     guide_rule: Literal["union", "vote", "rank"] = Field(
         "rank", description="How several experts agree: all that any names, most votes, or smallest mean rank.")
 
