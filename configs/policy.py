@@ -20,8 +20,9 @@ class Prompts(Section):
     observed_only: bool = Field(False, description="Leave out features never observed in the stay instead of writing "
                                                    "`unknown`.")
     expert_features: int = Field(5, ge=1, le=50, description="K: size of C_exp and of the list asked for.")
-    guides: tuple[Literal["concare", "gru"], ...] = Field(
-        (), description="Further experts whose features count, beside the study's own.")
+    guides: tuple[Literal["concare", "gru", "gradient_boosting"], ...] = Field(
+        (), description="Further experts whose features count, beside the study's own; gradient boosting by its "
+                        "importances for each stay.")
     guide_rule: Literal["union", "vote", "rank"] = Field(
         "rank", description="How several experts agree: all that any names, most votes, or smallest mean rank.")
 
@@ -45,8 +46,11 @@ class Rewards(Section):
 
 
 class Search(Section):
-    """Stage 1: expert-guided Monte Carlo tree search (method section 6)."""
+    """Stage 1: expert-guided Monte Carlo tree search (method section 6), or random sampling of as many rollouts."""
 
+    method: Literal["tree", "sampling"] = Field(
+        "tree", description="Tree search, or independent samples of whole decompositions (without `candidates` and "
+                            "`exploration`), of which the `keep` best by reward are kept all the same.")
     rollouts: Positive = Field(8, description="N.")
     depth: int = Field(7, ge=1, le=50, description="T: most subquestions of a trajectory, the final one included.")
     candidates: int = Field(3, ge=1, le=64, description="d: subquestions sampled at each expansion.")

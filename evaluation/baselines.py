@@ -78,7 +78,7 @@ def judge_baselines(cohort: Path, seed: int, stay_ids: Collection[str] | None = 
         MissingFileError, ContractError: the folder does not hold the cohort.
         DataError: fewer than two training stays of a class, or a test stay that is not in the cohort.
     """
-    stays, filled, scaling = _read(cohort)
+    stays, filled, scaling = read_cohort(cohort)
     wanted, rows, notes = _wanted(stays, stay_ids), [], {}
     summarised = filled.filter(pl.col("is_summary"))["stay_id"].n_unique()
     for visit in visits:
@@ -137,7 +137,7 @@ def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Ma
 
 
 @dataclass(frozen=True)
-class _Model:
+class Fitted:
     """A fitted classifier, the columns it reads, and their scaling (None: it reads raw values)."""
 
     classifier: ClassifierMixin | Pipeline
@@ -145,8 +145,15 @@ class _Model:
     scaling: Floats | None = None
 
     def risks(self, values: Floats) -> Floats:
-        inputs = values if self.scaling is None else _standard(values, self.scaling)
-        return np.asarray(self.classifier.predict_proba(inputs[:, self.columns])[:, 1])
+        """Of raw values (n, F + 2): (n,)."""
+        return np.asarray(self.classifier.predict_proba(self._inputs(values))[:, 1])
+
+    def log_odds(self, values: Floats) -> Floats:
+        """Of raw values (n, F + 2): (n,)."""
+        return np.asarray(self.classifier.decision_function(self._inputs(values)))
+
+    def _inputs(self, values: Floats) -> Floats:
+        return (values if self.scaling is None else _standard(values, self.scaling))[:, self.columns]
 
 
 class _Observed(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -160,26 +167,39 @@ class _Observed(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return values[:, self.columns_]
 
 
-def _fitted(table: Table, seed: int) -> dict[str, tuple[_Model, str]]:
+def _fitted(table: Table, seed: int) -> dict[str, tuple[Fitted, str]]:
     """Each arm's model, chosen and fitted on train, and how it was chosen."""
     values, labels = table.of("train")
     folds = _folds(labels, seed)
     everything = range(len(table.names))
     linear = GridSearchCV(LogisticRegression(max_iter=5000), _PENALTIES, scoring="neg_log_loss", cv=folds)
     linear.fit(_standard(values, table.scaling), labels)
+    single, name = _best_single(values, labels, table)
+    return {LOGISTIC: (Fitted(linear.best_estimator_, everything, table.scaling),
+                       f"C = {linear.best_params_['C']:g}, {_chosen(labels, folds)}"),
+            BOOSTING: fit_boosting(table, seed),
+            SINGLE: (single, f"{name}, largest AUROC on {labels.size} training stays")}
+
+
+def fit_boosting(table: Table, seed: int) -> tuple[Fitted, str]:
+    """Gradient boosted trees, chosen and fitted on the training stays, and how they were chosen.
+
+    Raises:
+        DataError: fewer than two training stays of a class.
+    """
+    values, labels = table.of("train")
+    folds = _folds(labels, seed)
     boosted = HistGradientBoostingClassifier(random_state=seed, early_stopping=False, max_leaf_nodes=8)
     trees = GridSearchCV(Pipeline([("observed", _Observed()), ("trees", boosted)]), _TREES, scoring="neg_log_loss",
                          cv=folds)
     trees.fit(values, labels)
-    single, name = _best_single(values, labels, table)
-    chosen = f"chosen on {labels.size} training stays by log loss, {folds.get_n_splits()} folds"
-    return {LOGISTIC: (_Model(linear.best_estimator_, everything, table.scaling),
-                       f"C = {linear.best_params_['C']:g}, {chosen}"),
-            BOOSTING: (_Model(trees.best_estimator_, everything),
-                       f"{trees.best_params_['trees__max_iter']} trees, leaves of "
-                       f"{trees.best_params_['trees__min_samples_leaf']} "
-                       f"or more, {chosen}"),
-            SINGLE: (single, f"{name}, largest AUROC on {labels.size} training stays")}
+    return (Fitted(trees.best_estimator_, range(len(table.names))),
+            f"{trees.best_params_['trees__max_iter']} trees, leaves of "
+            f"{trees.best_params_['trees__min_samples_leaf']} or more, {_chosen(labels, folds)}")
+
+
+def _chosen(labels: Ints, folds: StratifiedKFold) -> str:
+    return f"chosen on {labels.size} training stays by log loss, {folds.get_n_splits()} folds"
 
 
 def _folds(labels: Ints, seed: int) -> StratifiedKFold:
@@ -190,10 +210,10 @@ def _folds(labels: Ints, seed: int) -> StratifiedKFold:
     return StratifiedKFold(min(5, fewest), shuffle=True, random_state=seed)
 
 
-def _best_single(values: Floats, labels: Ints, table: Table) -> tuple[_Model, str]:
+def _best_single(values: Floats, labels: Ints, table: Table) -> tuple[Fitted, str]:
     """The feature whose one-variable logistic regression ranks the training stays best: its direction is learnt too."""
     inputs = _standard(values, table.scaling)
-    models = [_Model(LogisticRegression().fit(inputs[:, [column]], labels), [column], table.scaling)
+    models = [Fitted(LogisticRegression().fit(inputs[:, [column]], labels), [column], table.scaling)
               for column in range(len(table.names))]
     best = int(np.argmax([auroc(labels, model.risks(values)) for model in models]))
     return models[best], table.names[best]
@@ -205,7 +225,7 @@ def _standard(values: Floats, scaling: Floats) -> Floats:
     return np.nan_to_num((np.clip(values, low, high) - mean) / sd, nan=0.0)
 
 
-def _risks(table: Table, model: _Model) -> dict[str, float]:
+def _risks(table: Table, model: Fitted) -> dict[str, float]:
     return dict(zip(table.stay_ids, model.risks(table.values).tolist(), strict=True))
 
 
@@ -231,7 +251,12 @@ def _verdicts(arm: str, risks: Mapping[str, float], labels: Mapping[str, int]) -
     return VERDICTS.check(pl.DataFrame(rows, schema=SCHEMA))
 
 
-def _read(cohort: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, dict[str, float]]]:
+def read_cohort(cohort: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, dict[str, float]]]:
+    """Stays, filled visits and scaling of a cohort folder.
+
+    Raises:
+        MissingFileError: a file is not there.
+    """
     for name in ("stays.parquet", "filled.parquet", "scaling.json"):
         if not (cohort / name).is_file():
             raise MissingFileError(f"no file {name} in {cohort}", "a cohort folder holds it", "run `eag-rl cohort`")

@@ -19,10 +19,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contracts.frames import READINGS, VERDICTS
-from evaluation import clinical_plots, paper_figures, plots, power, tables, wording
+from evaluation import clinical_plots, gain_plots, gain_wording, paper_figures, plots, power, tables, wording
 from evaluation.appraisal import Appraisal
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
+from evaluation.gain import Gain
 from evaluation.risks import MODEL, STATED, TOKENS, Key
 from evaluation.svg import SERIES
 
@@ -56,6 +57,7 @@ class ReportBundle:
         attrition: rules in order, each with rule, unit, found, dropped, kept.
         findings: of the check of the cohort, each with level, value, rule, next_step.
         appraisal: differences, calibration, decision curves, subgroups and power.
+        gain: controls of the overlap with the expert, entropy against uncertainty.
         smallest_cell: smallest count of stays that the appraisal shows.
         settings: the configuration, nested.
         provenance: rows with the same keys: stage, artifact, kind, sha256 and others.
@@ -78,6 +80,7 @@ class ReportBundle:
     attrition: Sequence[Mapping[str, Any]] | None = None
     findings: Sequence[Mapping[str, Any]] | None = None
     appraisal: Appraisal | None = None
+    gain: Gain | None = None
     smallest_cell: int = 5
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Sequence[Mapping[str, Any]] = ()
@@ -99,7 +102,8 @@ def render(bundle: ReportBundle) -> str:
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
-                           **_appraised(bundle), resamples=bundle.table["resamples"][0],
+                           **_appraised(bundle), **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)),
+                           resamples=bundle.table["resamples"][0],
                            interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
                            test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
@@ -206,6 +210,8 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
              "bounds": None if steps is None else plots.clip_bounds(steps),
              "attention": None if bundle.readings is None else _attention(bundle.readings, bundle.verdicts)}
     drawn |= _clinical(bundle)
+    drawn["entropy"] = None if bundle.gain is None else gain_plots.entropy_and_uncertainty(
+        bundle.gain.uncertainty_curves, tables.main_arm(bundle.table))
     return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - our own SVG
 
 

@@ -5,7 +5,7 @@ In goes the same `ReportBundle` as the page's, out comes text.
 
 from __future__ import annotations
 
-from evaluation import tables, wording
+from evaluation import gain_wording, tables, wording
 from evaluation.report import ReportBundle, headline, subgroup_keys
 
 
@@ -27,6 +27,7 @@ def markdown(bundle: ReportBundle) -> str:
                   "## Calibration", wording.markdown(wording.calibration(found.calibration)),
                   "## Subgroups", wording.markdown(wording.subgroups(found.subgroups, subgroup_keys(bundle))),
                   f"Counts below {bundle.smallest_cell} stays, and what would give them away, are hidden."]
+    parts += gain_wording.for_text(bundle.gain, tables.main_arm(table))
     parts += ["## Validity of the cohort", *_warnings(bundle), "## Limits",
               "This is research software, not a medical device. The intervals show how far the figures could move on "
               "another test split of the same size, not what another hospital would give."]

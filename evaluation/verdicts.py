@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,21 @@ from contracts.errors import DataError, StorageError
 from contracts.frames import VERDICTS
 from contracts.generation import Generate, Generation, RenderChat
 from contracts.patients import Patient
+from evaluation.token_entropy import TOKENS, bounds, placed
 from evaluation.token_risk import token_probability
 from prompts import grammar, templates
 
 UNDECIDED = 0.5
 TOP_LOGPROBS = 20
-_RECORD = 1  # version of an answer's file
+_RECORD = 2  # version of an answer's file
 _DIGIT = re.compile(r"[0-9]")
 
 # Columns beyond the contract: whether the grammar was kept whole, whether the answer ran into its token limit, and how
 # `token_probability` was read: "tokens", "stated" (the tokens did not tell: the stated number stands in), "none"
-# (unparsable) or "model" (an arm without language).
-EXTRAS = {"well_formed": pl.Boolean, "truncated": pl.Boolean, "reading": pl.String}
+# (unparsable) or "model" (an arm without language); where each token stands and how unsure the model was there (null
+# for an arm without language).
+EXTRAS: dict[str, Any] = {"well_formed": pl.Boolean, "truncated": pl.Boolean, "reading": pl.String,
+                          "token_entropies": TOKENS}
 SCHEMA: dict[str, Any] = {**VERDICTS.dtypes, **EXTRAS}
 
 
@@ -69,7 +72,7 @@ async def judge(arm: str, style: str, patients: Sequence[Patient], generate: Gen
     folder = _folder(out)
     done = 0
 
-    async def answered(patient: Patient) -> Generation:
+    async def answered(patient: Patient) -> _Answer:
         nonlocal done
         prompt = render(templates.messages(patient.evidence, style, outcome, count))
         path = folder / f"{_key(prompt, style, model, section, seed)}.json"
@@ -77,7 +80,7 @@ async def judge(arm: str, style: str, patients: Sequence[Patient], generate: Gen
         if answer is None:
             found = await generate(prompt, model=model, max_tokens=section.completion_tokens,
                                    temperature=section.temperature, seed=seed, top_logprobs=TOP_LOGPROBS)
-            answer = _slim(found[0])
+            answer = _Answer(_slim(found[0]), bounds(found[0]))
             _write(path, answer)
         done += 1
         if on_done is not None:
@@ -85,12 +88,26 @@ async def judge(arm: str, style: str, patients: Sequence[Patient], generate: Gen
         return answer
 
     answers = await _all([asyncio.ensure_future(answered(patient)) for patient in patients])
-    rows = [verdict(arm, style, patient, answer) for patient, answer in zip(patients, answers, strict=True)]
+    rows = [verdict(arm, style, patient, answer.generation, answer.entropies)
+            for patient, answer in zip(patients, answers, strict=True)]
     return VERDICTS.check(pl.DataFrame(rows, schema=SCHEMA))
 
 
-def verdict(arm: str, style: str, patient: Patient, answer: Generation) -> dict[str, Any]:
-    """One row of VERDICTS and `EXTRAS`: the answer parsed, and its risk read both ways."""
+@dataclass(frozen=True)
+class _Answer:
+    """What is kept of an answer: itself, with the alternatives at digits, and the entropy bound at each token."""
+
+    generation: Generation
+    entropies: tuple[float, ...]
+
+
+def verdict(arm: str, style: str, patient: Patient, answer: Generation, entropies: Sequence[float] = ()
+            ) -> dict[str, Any]:
+    """One row of VERDICTS and `EXTRAS`: the answer parsed, and its risk read both ways.
+
+    Args:
+        entropies: bounds at its tokens (`token_entropy.bounds`).
+    """
     parsed = grammar.parse(answer.text, style)
     stated, tokens, reading = UNDECIDED, UNDECIDED, "none"
     if parsed.probability is not None:
@@ -101,7 +118,8 @@ def verdict(arm: str, style: str, patient: Patient, answer: Generation) -> dict[
             "parsed": parsed.probability is not None, "probability": stated, "token_probability": tokens,
             "features": list(parsed.features), "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.completion_tokens, "well_formed": parsed.well_formed,
-            "truncated": answer.finish_reason == "length", "reading": reading}
+            "truncated": answer.finish_reason == "length", "reading": reading,
+            "token_entropies": placed(answer, entropies)}
 
 
 def _from_tokens(answer: Generation, parsed: grammar.Parsed) -> float | None:
@@ -121,7 +139,7 @@ def _check(patients: Sequence[Patient]) -> None:
         raise DataError(f"{repeated} test stays stand twice", "each stay is judged once", "recompute the cohort")
 
 
-async def _all(tasks: Sequence[asyncio.Future[Generation]]) -> list[Generation]:
+async def _all(tasks: Sequence[asyncio.Future[_Answer]]) -> list[_Answer]:
     """Waits for all; the first failure cancels the rest, waits until they have ended, and is raised."""
     try:
         return list(await asyncio.gather(*tasks))
@@ -154,11 +172,12 @@ def _folder(out: Path) -> Path:
     return out
 
 
-def _write(path: Path, answer: Generation) -> None:
+def _write(path: Path, answer: _Answer) -> None:
     """Writes one answer so that it is there whole or not at all."""
-    record = {"text": answer.text, "tokens": answer.tokens, "logprobs": answer.logprobs, "top": answer.top,
-              "finish_reason": answer.finish_reason, "prompt_tokens": answer.prompt_tokens,
-              "completion_tokens": answer.completion_tokens}
+    found = answer.generation
+    record = {"text": found.text, "tokens": found.tokens, "logprobs": found.logprobs, "top": found.top,
+              "finish_reason": found.finish_reason, "prompt_tokens": found.prompt_tokens,
+              "completion_tokens": found.completion_tokens, "entropies": answer.entropies}
     passing = path.with_suffix(f".{os.getpid()}.part")
     try:
         with passing.open("w", encoding="utf-8") as file:
@@ -172,13 +191,14 @@ def _write(path: Path, answer: Generation) -> None:
                            "free space, then run again: finished answers are kept") from error
 
 
-def _read(path: Path) -> Generation | None:
+def _read(path: Path) -> _Answer | None:
     """A finished answer, or None where there is none or the file was torn by a power cut (it is asked again)."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-    return Generation(text=record["text"], token_ids=(), tokens=tuple(record["tokens"]),
-                      logprobs=tuple(record["logprobs"]), top=tuple(record["top"]),
-                      finish_reason=record["finish_reason"], prompt_tokens=record["prompt_tokens"],
-                      completion_tokens=record["completion_tokens"])
+    found = Generation(text=record["text"], token_ids=(), tokens=tuple(record["tokens"]),
+                       logprobs=tuple(record["logprobs"]), top=tuple(record["top"]),
+                       finish_reason=record["finish_reason"], prompt_tokens=record["prompt_tokens"],
+                       completion_tokens=record["completion_tokens"])
+    return _Answer(found, tuple(record["entropies"]))

@@ -8,6 +8,7 @@ from configs.load import for_arm
 from configs.schema import Config
 from lineage.artifact import Artifact
 from tasks.base import base
+from tasks.boosting import boosting
 from tasks.expert import expert
 from tasks.labels import labels
 from tasks.patients import patients
@@ -67,8 +68,15 @@ def with_patients(session: Session, made: Mapping[str, Artifact]) -> dict[str, A
 
 def worded(session: Session, made: Mapping[str, Artifact], arm: str = "") -> Artifact:
     """The patients in words, with the features of the study's expert and of all its further guides."""
-    guides = {f"readings.{name}": other_expert(session, name, made["cohort"]) for name in session.config.prompts.guides}
+    guides = {f"readings.{name}": guide(session, name, made["cohort"]) for name in session.config.prompts.guides}
     return patients.run(session, {**only(made, "cohort", "readings"), **guides}, arm=arm)
+
+
+def guide(session: Session, name: str, cohort: Artifact) -> Artifact:
+    """The readings of a further guide: an expert of another architecture, or gradient boosting."""
+    if name == "gradient_boosting":
+        return boosting.run(session, {"cohort": cohort})
+    return other_expert(session, name, cohort)
 
 
 def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artifact:

@@ -1,1 +1,1 @@
-"""Stage 1: expert-guided tree search over lines of reasoning, and the harvest of the best ones."""
+"""Stage 1: expert-guided tree search over lines of reasoning (or random sampling), and the harvest of the best."""

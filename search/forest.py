@@ -1,4 +1,4 @@
-"""The forest: one search tree for each patient, many patients at once, each on disk as soon as it is finished.
+"""The forest: for each patient one search tree (or a set of samples), many at once, each on disk once it is finished.
 
 In: patients, a `Reasoner`, a folder. Out: their `Grown` records, in the patients' order; one file each in the folder.
 
@@ -24,12 +24,14 @@ from search.harvest import Grown, Trajectory
 from search.mcts import Rollout, search, together
 from search.reasoning import Line, Reasoner, Reasoning, describe
 from search.records import digest, load, record_path, save, sweep
+from search.sampling import sample
 from search.tree import Node, as_json
 
 Recover = Callable[[], Awaitable[None]]
 OnDone = Callable[[int, int], None]
-# Settings that change how a tree is grown; the others (how many at once, how many are kept) leave records valid.
-_GROWTH = ("rollouts", "depth", "candidates", "exploration", "temperature", "question_tokens", "answer_tokens")
+# Settings that change what a search finds; the others (how many at once, how many are kept) leave records valid.
+_SAMPLING = ("method", "rollouts", "depth", "temperature", "question_tokens", "answer_tokens")
+_GROWTH = {"sampling": _SAMPLING, "tree": (*_SAMPLING, "candidates", "exploration")}
 
 
 async def grow(patients: Sequence[Patient], reasoner: Reasoner, out: Path, *, rewards_key: str = "",
@@ -62,9 +64,10 @@ async def grow(patients: Sequence[Patient], reasoner: Reasoner, out: Path, *, re
 
 
 async def grow_tree(problem: Reasoning) -> Grown:
-    """Searches for one patient."""
-    root = Node(Line())
-    rollouts = await search(problem, root, problem.reasoner.settings(problem.patient))
+    """Searches for one patient, by the method of the settings."""
+    root, reasoner = Node(Line()), problem.reasoner
+    find = sample if reasoner.section.method == "sampling" else search
+    rollouts = await find(problem, root, reasoner.settings(problem.patient))
     tally = problem.tally
     return Grown(problem.patient.stay_id, tuple(_trajectory(problem, rollout) for rollout in rollouts),
                  as_json(root, describe), dict(tally.calls), dict(+tally.faults), tally.prompt_tokens,
@@ -128,7 +131,7 @@ class _Grove:
     def _key(self, patient: Patient) -> str:
         """What a record depends on: the settings of growth, the seed, the model, the prompts, rewards and patient."""
         reasoner = self.reasoner
-        section = reasoner.section.model_dump(include=set(_GROWTH))
+        section = reasoner.section.model_dump(include=set(_GROWTH[reasoner.section.method]))
         return digest([section, reasoner.model, reasoner.seed, reasoner.outcome, reasoner.count, self.rewards_key,
                        templates.VERSION, patient.stay_id, patient.label, patient.evidence, list(patient.shown),
                        list(patient.expert_features)])

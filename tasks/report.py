@@ -20,6 +20,7 @@ from evaluation import paper_figures, tables
 from evaluation.appraisal import Appraisal, Validation, appraise
 from evaluation.baselines import EXPERT
 from evaluation.case_study import study_case
+from evaluation.gain import Gain, gain
 from evaluation.report import ReportBundle, render
 from evaluation.report_markdown import markdown
 from evaluation.risks import MODEL
@@ -44,15 +45,26 @@ def report(work: Work) -> Made:
                            interval_bootstraps=config.evaluation.interval_bootstraps)
     found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
                      hidden, _expert_on_validation(work, cohort.stays))
+    explained = _gain(work, verdicts, cohort.stays)
+    frames = {**found.frames(), **explained.frames()}
     _write_table(table, work.out)
-    for name, frame in found.frames().items():
+    for name, frame in frames.items():
         frame.write_csv(work.out / f"{name}.csv")
-    bundle = _bundle(work, table, verdicts, counts(cohort), found)
+    bundle = _bundle(work, table, verdicts, counts(cohort), found, explained)
     (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
     return Made(metrics=_metrics(table), summary=tables.markdown(table),
                 show=("report.html", "report.md", "table.csv", "table.json",
-                      *(f"{name}.csv" for name in found.frames())))
+                      *(f"{name}.csv" for name in frames)))
+
+
+def _gain(work: Work, verdicts: pl.DataFrame, stays: pl.DataFrame) -> Gain:
+    """Where the gain comes from, with the rollouts of the study's own stage 2 if it ran."""
+    rollouts = work.inputs["rl"] / "rollouts.parquet" if "rl" in work.inputs else None
+    return gain(verdicts, patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet"))), stays,
+                MentionFinder(catalogue_of(work)), work.config.evaluation, work.config.study.seed,
+                work.config.cohort.smallest_cell,
+                pl.read_parquet(rollouts) if rollouts is not None and rollouts.exists() else None)
 
 
 def _expert_on_validation(work: Work, stays: pl.DataFrame) -> Validation:
@@ -86,7 +98,7 @@ def _metrics(table: pl.DataFrame) -> dict[str, float]:
 
 
 def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any],
-            found: Appraisal) -> ReportBundle:
+            found: Appraisal, explained: Gain) -> ReportBundle:
     config = work.config
     patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
     arm, style = _case_arm(config)
@@ -101,7 +113,7 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
         case=study_case(verdicts, arm, style, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
                         config.prompts.expert_features),
         counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],
-        findings=_json(input_file(work, "cohort", validity.FILE))["findings"], appraisal=found,
+        findings=_json(input_file(work, "cohort", validity.FILE))["findings"], appraisal=found, gain=explained,
         smallest_cell=config.cohort.smallest_cell,
         settings=dump(config), provenance=_provenance(work))
 

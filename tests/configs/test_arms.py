@@ -32,6 +32,15 @@ def test_an_arm_sets_what_it_says_and_nothing_else() -> None:
     assert own.evaluation.style == "vanilla"
 
 
+def test_the_arms_of_random_sampling_differ_from_their_searches_in_the_method_alone() -> None:
+    pairs = {"stage1_sampling": "stage1_outcome_only", "stage1_best_of_n": "stage1"}
+    config = load("demo", [f"evaluation.arms=[{', '.join([*pairs, *pairs.values()])}]"])
+    for sampled, searched in pairs.items():
+        one, other = for_arm(config, sampled)[0], for_arm(config, searched)[0]
+        assert one.search == other.search.model_copy(update={"method": "sampling"})
+        assert (one.rewards, one.policy, one.prompts) == (other.rewards, other.policy, other.prompts)
+
+
 def test_dynamic_sampling_spends_no_more_rollouts_than_the_study() -> None:
     config = load("tjh_small", ["evaluation.arms=[dapo]"])
     # 8 steps, 4 a rollout batch, 4 prompts with 4 rollouts each

@@ -12,6 +12,7 @@ from evaluation import paper_figures, tables
 from evaluation.appraisal import appraise
 from evaluation.baselines import judge_expert
 from evaluation.case_study import CaseStudy, Segment, choose, mark, study_case
+from evaluation.gain import gain
 from evaluation.report import FEWEST, ReportBundle, flat, headline, render
 from prompts.mentions import Mention
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
@@ -75,9 +76,15 @@ def bundle() -> ReportBundle:
                      (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
                       Segment(HOSTILE, "other", HOSTILE)), ("Lactate", HOSTILE), ("Lactate", "Platelets"),
                      ("Lactate",), 1 / 3)
+    patients = [Patient(stay, split, 0, "", ("Lactate", "Noise", "Platelets"), ("Lactate", ("Noise", "Platelets")[
+        number % 2])) for number, (stay, split) in enumerate(stays.select("stay_id", "split").iter_rows())]
+    rollouts = pl.DataFrame([{"stay_id": f"r{number}", "step": 0, "kept": True, "mention_entropy": number / 9 + sample,
+                              "probability": (number + sample) / 60} for number in range(50) for sample in (0, 1)])
+    explained = gain(verdicts, patients, stays, _Finder(), Evaluation(interval_bootstraps=60), 1, 4,  # type: ignore
+                     rollouts)
     return ReportBundle(
         study="study", created="2026-01-01", outcome="mortality", verdicts=verdicts, case=case, readings=readings,
-        rl_steps=steps, table=table, smallest_cell=4,
+        rl_steps=steps, table=table, smallest_cell=4, gain=explained,
         appraisal=appraise(verdicts, table, stays, Evaluation(interval_bootstraps=60), 1, 4, hidden),
         findings=[{"level": "warning", "value": HOSTILE, "rule": "a day between", "next_step": "look", "count": 2}],
         notes={"logistic regression": HOSTILE}, stage1={"before": {"parse_rate": 0.1}, "after": {"parse_rate": 1.0}},
@@ -136,10 +143,10 @@ def test_what_a_model_wrote_is_shown_and_never_run(page: _Page, source: str) -> 
 def test_tables_have_scopes_and_pictures_have_words(page: _Page) -> None:
     assert all(attributes.get("scope") in {"col", "row", "colgroup", "rowgroup"} for attributes in page.all("th"))
     pictures = [attributes for attributes in page.all("svg") if attributes.get("role") == "img"]
-    assert len(pictures) == len(page.all("svg")) == 9
+    assert len(pictures) == len(page.all("svg")) == 10
     known = {attributes.get("id") for _, attributes in page.tags}
     assert all(set((attributes["aria-labelledby"] or "").split()) <= known for attributes in pictures)
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 16
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 17
 
 
 def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle: ReportBundle) -> None:
@@ -159,7 +166,7 @@ def test_absent_parts_are_named(bundle: ReportBundle) -> None:
                   "No simple baseline", "No answer of a language-model arm", "no counts", "no attrition",
                   "no check of the cohort", "no appraisal was made", "No power note", "No calibration",
                   "No decision curves", "No subgroups",
-                  "no settings", "no provenance"):
+                  "No controls of the overlap", "no settings", "no provenance"):
         assert words in page.text
 
 
@@ -184,10 +191,20 @@ def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle)
 
 
 def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
-    assert page.text.count("How to read:") == 6
+    assert page.text.count("How to read:") == 8
     for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts below 4 stays", "treat none",
                   "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between"):
         assert words in page.text
+
+
+def test_the_page_says_where_the_gain_comes_from(page: _Page, bundle: ReportBundle) -> None:
+    for words in ("stage1+2 overlaps with the expert's features", "swapped", "rank correlation within the label",
+                  "In 100 rollouts of stage 2 (of 50 stays)", "20 likeliest tokens", "lower bound",
+                  "fewer than 4 stays", "60 draws of each control"):
+        assert words in page.text
+    bare = _Page(render(replace(bundle, gain=replace(bundle.gain, **{  # type: ignore[arg-type]
+        name: frame.clear() for name, frame in bundle.gain.frames().items()}))))  # type: ignore[union-attr]
+    assert not bare.open and "No sentence" in bare.text and "No entropies" in bare.text
 
 
 def test_counts_of_small_groups_are_not_on_the_page(page: _Page, bundle: ReportBundle) -> None:

@@ -65,6 +65,18 @@ async def test_each_patient_gets_one_verdict_with_both_readings(tmp_path: Path) 
     assert verdicts["reading"].to_list() == ["tokens"] * 3
 
 
+async def test_the_entropy_at_each_token_is_kept_and_survives_a_second_run(tmp_path: Path) -> None:
+    first = await _judge(_Door(), tmp_path)
+    door = _Door()
+    assert (await _judge(door, tmp_path)).equals(first) and not door.asked
+    tokens = first.row(0, named=True)["token_entropies"]
+    assert [(token["start"], token["end"]) for token in tokens] == [(at, at + 1) for at in range(len(GOOD))]
+    seven = GOOD.index("7")
+    assert tokens[seven]["entropy"] == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25), rel=1e-6)
+    rest = 1 - math.exp(-1)
+    assert tokens[0]["entropy"] == pytest.approx(math.exp(-1) - rest * math.log(rest), rel=1e-6)
+
+
 async def test_an_unreadable_answer_is_kept_counted_and_scored_one_half(tmp_path: Path) -> None:
     verdicts = await _judge(_Door({1: "I cannot say"}), tmp_path)
     row = verdicts.row(1, named=True)

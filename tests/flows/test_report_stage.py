@@ -23,7 +23,9 @@ from tasks.stage import Made, Work
 
 CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
                        f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
-TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power")
+TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power", "faithfulness",
+          "overlap_and_score", "uncertainty", "uncertainty_curves")
+NAMED = ["heart rate", "Glucose"]
 
 
 def _json(folder: Path, name: str, values: Any) -> None:
@@ -41,14 +43,20 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     readings = readings_of(stays)
     readings.write_parquet(inputs["readings"] / "readings.parquet")
     _json(inputs["readings"], "health.json", {"effective_tokens": 3.1})
-    rows = [{"stay_id": stay, "split": split, "label": label, "evidence": "Lactate: 2", "shown": ["Lactate"],
-             "expert_features": ["Lactate"]} for stay, split, label in stays.select("stay_id", "split", "label").rows()]
+    rows = [{"stay_id": stay, "split": split, "label": label, "evidence": "Lactate: 2", "shown": ["Heart Rate", "pH"],
+             "expert_features": ["Heart Rate", "pH"][number % 2:]} for number, ( stay, split, label) in enumerate(
+                stays.select("stay_id", "split", "label").rows())]
     pl.DataFrame(rows, schema=dict(PATIENTS.dtypes)).write_parquet(inputs["patients"] / "patients.parquet")
     for arm, skill in POLICY_ARMS.items():
-        verdicts_of(arm, stays, skill).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
+        frame = verdicts_of(arm, stays, skill)
+        named = pl.Series("features", [NAMED if read else [] for read in frame["parsed"]])
+        frame.with_columns(named).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
     judge_expert(readings, stays).write_parquet(inputs["baselines"] / "verdicts.parquet")
     _json(inputs["baselines"], "notes.json", {})
     _json(inputs["check"], "check.json", {"before": {"reward": 0.1}, "after": {"reward": 0.2}})
+    pl.DataFrame([{"stay_id": f"r{number // 4}", "step": 0, "kept": True, "mention_entropy": number % 7 / 7,
+                   "probability": number % 5 / 5} for number in range(80)]).write_parquet(
+        inputs["rl"] / "rollouts.parquet")
     (inputs["rl"] / "progress.jsonl").write_text(
         '{"step": 1, "total": 1, "metrics": {"reward": 0.5}}\n', encoding="utf-8")
     return inputs
@@ -79,6 +87,16 @@ def test_page_and_text_say_how_each_arm_is_made_and_asked(made: tuple[Path, Made
         text = (made[0] / name).read_text(encoding="utf-8")
         assert "decomposition prompt; an adapter trained by reinforcement learning answers, begun from stage 1" in text
         assert "Vanilla prompt" in text
+
+
+def test_names_are_read_as_the_catalogue_spells_them_and_rollouts_as_training_left_them(
+        made: tuple[Path, Made, set[str]]) -> None:
+    overlap = pl.read_csv(made[0] / "faithfulness.csv").filter(pl.col("control") == "swapped")
+    assert set(overlap["arm"]) == set(POLICY_ARMS) and overlap["overlap"].min() > 0.1  # type: ignore[operator]
+    found = pl.read_csv(made[0] / "uncertainty.csv")
+    assert dict(found.select("source", "n").iter_rows()) == {"stage-2 rollouts": 80, "stage-2 groups": 20}
+    for name in ("report.html", "report.md"):
+        assert "overlaps with the expert" in (made[0] / name).read_text(encoding="utf-8")
 
 
 def test_nothing_that_is_written_names_a_stay(made: tuple[Path, Made, set[str]]) -> None:
@@ -112,6 +130,7 @@ def test_warnings_about_the_cohort_stand_on_the_page_and_in_the_text(made: tuple
 
 
 def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
-    wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power"}
+    wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power",
+              "evaluation.gain", "evaluation.faithfulness", "evaluation.uncertainty"}
     assert wanted <= set(code_digests(["tasks.report"]))
     assert not wanted & set(code_digests(["tasks.verdicts"]))
