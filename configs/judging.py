@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Section, Setting
+from configs.section import Section, Setting, Share
 
 PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
 
@@ -54,6 +54,9 @@ class Evaluation(Section):
     bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples of mean and standard deviation "
                                                                "(the paper's).")
     interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Resamples of intervals and p-values.")
+    cases: tuple[Share, ...] = Field((0.1, 0.5, 0.9), max_length=20, description="Quantiles of the risk at which the "
+                                     "report shows test patients in full, for each outcome and for right and wrong "
+                                     "answers; (): it shows no patient and no search tree.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
 

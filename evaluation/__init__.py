@@ -7,5 +7,7 @@ one self-contained HTML report.
 - `verdicts` asks a policy arm, `token_risk` reads the risk from the tokens' distribution, `baselines` makes the arms
   that need no language model.
 - `metrics` holds the measures, `statistics` the bootstrap, `tables` the results table, `paper_figures` the paper's.
-- `plots` draws, `case_study` picks and marks up one patient, `report` writes the page.
+- `plots` draws, `case_study` picks and marks up patients, `search_tree` draws one patient's search, `radar` several
+  measures at once, `descent` what every figure was made from; `report` writes the page.
+- `study_facts` says the study in sentences, for `tripod` (reporting checklists) and `model_card`.
 """

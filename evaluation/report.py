@@ -19,13 +19,30 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contracts.frames import READINGS, VERDICTS
-from evaluation import clinical_plots, gain_plots, gain_wording, paper_figures, plots, power, tables, wording
+from evaluation import (
+    case_study,
+    clinical_plots,
+    descent,
+    gain_plots,
+    gain_wording,
+    paper_figures,
+    plots,
+    power,
+    radar,
+    search_tree,
+    tables,
+    tripod,
+    wording,
+)
 from evaluation.appraisal import Appraisal
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
+from evaluation.descent import Link
 from evaluation.gain import Gain
 from evaluation.risks import MODEL, STATED, TOKENS, Key
+from evaluation.search_tree import SearchTree
 from evaluation.svg import SERIES
+from evaluation.tripod import Checklist
 
 MOST_STAYS, MOST_TOKENS = 48, 20
 # Test stays of each outcome below which a figure says nothing.
@@ -52,7 +69,9 @@ class ReportBundle:
         rl_steps: one row a step of the RL run: `step` and columns of `plots.REWARDS`, `BOUNDS`, `CLIPPED`.
         readings: contract READINGS, of the test stays at least.
         health: of the expert's attention, nested names to values.
-        case: one patient in full.
+        cases: patients in full; quantiles: those that they were chosen by.
+        tree: the search of one training patient.
+        overlap: policy arm to its mean overlap with the expert's features (`radar.overlaps`).
         counts: split to name to number, as `eag-rl cohort --json` has them.
         attrition: rules in order, each with rule, unit, found, dropped, kept.
         findings: of the check of the cohort, each with level, value, rule, next_step.
@@ -60,7 +79,8 @@ class ReportBundle:
         gain: controls of the overlap with the expert, entropy against uncertainty.
         smallest_cell: smallest count of stays that the appraisal shows.
         settings: the configuration, nested.
-        provenance: rows with the same keys: stage, artifact, kind, sha256 and others.
+        provenance: all that the report was made from, sources first (`descent.links`).
+        checklists: for reporting, pre-filled.
     """
 
     study: str
@@ -75,7 +95,10 @@ class ReportBundle:
     rl_steps: pl.DataFrame | None = None
     readings: pl.DataFrame | None = None
     health: Mapping[str, Any] | None = None
-    case: CaseStudy | None = None
+    cases: Sequence[CaseStudy] = ()
+    quantiles: Sequence[float] = ()
+    tree: SearchTree | None = None
+    overlap: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, Any]] | None = None
     attrition: Sequence[Mapping[str, Any]] | None = None
     findings: Sequence[Mapping[str, Any]] | None = None
@@ -83,7 +106,8 @@ class ReportBundle:
     gain: Gain | None = None
     smallest_cell: int = 5
     settings: Mapping[str, Any] = field(default_factory=dict)
-    provenance: Sequence[Mapping[str, Any]] = ()
+    provenance: Sequence[Link] = ()
+    checklists: Sequence[Checklist] = ()
 
 
 def render(bundle: ReportBundle) -> str:
@@ -97,13 +121,15 @@ def render(bundle: ReportBundle) -> str:
                               lstrip_blocks=True, undefined=StrictUndefined, finalize=_printable)
     environment.filters["flat"] = flat
     environment.filters["plain"] = plain
+    environment.filters["short"] = descent.short
+    environment.filters["figures"] = search_tree.numbers
     template = environment.get_template("report.html")
-    return template.render(bundle=bundle, case=bundle.case, headers=tables.headers(bundle.table),
+    return template.render(bundle=bundle, headers=tables.headers(bundle.table),
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
                            **_appraised(bundle), **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)),
-                           resamples=bundle.table["resamples"][0],
+                           **_told(bundle), resamples=bundle.table["resamples"][0],
                            interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
                            test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
@@ -202,7 +228,7 @@ def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
-    """Every picture by name, None where its part is absent. SVG comes from `plots` alone, with its text escaped."""
+    """Every picture by name, None where its part is absent. SVG is drawn here, with its text escaped."""
     curves = _curves(bundle.verdicts, "token_probability", _drawn(bundle.verdicts))
     steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
     drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
@@ -210,9 +236,29 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
              "bounds": None if steps is None else plots.clip_bounds(steps),
              "attention": None if bundle.readings is None else _attention(bundle.readings, bundle.verdicts)}
     drawn |= _clinical(bundle)
-    drawn["entropy"] = None if bundle.gain is None else gain_plots.entropy_and_uncertainty(
-        bundle.gain.uncertainty_curves, tables.main_arm(bundle.table))
-    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}  # noqa: S704 - our own SVG
+    drawn |= {"radar": radar.radar(bundle.table, bundle.overlap),
+              "tree": None if bundle.tree is None else search_tree.draw(bundle.tree),
+              "lineage": descent.draw(descent.condensed(bundle.provenance)) if bundle.provenance else None,
+              "entropy": None if bundle.gain is None else gain_plots.entropy_and_uncertainty(
+                  bundle.gain.uncertainty_curves, tables.main_arm(bundle.table))}
+    return {name: None if svg is None else Markup(_CONTROL.sub("\ufffd", svg))  # noqa: S704 - our own SVG
+            for name, svg in drawn.items()}
+
+
+def _told(bundle: ReportBundle) -> dict[str, Any]:
+    """What the templates of cases, tree, radar, lineage and checklists need beside the bundle."""
+    quantiles = ", ".join(f"{share:g}" for share in bundle.quantiles)
+    return {"case_rule": case_study.RULE.format(quantiles=quantiles), "tree_rule": search_tree.RULE,
+            "radar_grid": radar.grid(bundle.table, bundle.overlap), "radar_measures": radar.MEASURES,
+            "origins": descent.origins(bundle.provenance, bundle.table), "trails": trails(bundle),
+            "link_numbers": descent.anchors(bundle.provenance),
+            "checklist_note": tripod.NOTE}
+
+
+def trails(bundle: ReportBundle) -> dict[str, list[Link]]:
+    """For each arm of the main table all that its figures were made from, sources first."""
+    found = descent.condensed(bundle.provenance)
+    return {arm: descent.behind(found, one.id) for arm, one in descent.origins(found, bundle.table).items()}
 
 
 def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -5,8 +5,8 @@ In goes the same `ReportBundle` as the page's, out comes text.
 
 from __future__ import annotations
 
-from evaluation import gain_wording, tables, wording
-from evaluation.report import ReportBundle, headline, subgroup_keys
+from evaluation import descent, gain_wording, radar, tables, wording
+from evaluation.report import ReportBundle, headline, subgroup_keys, trails
 
 
 def markdown(bundle: ReportBundle) -> str:
@@ -28,10 +28,23 @@ def markdown(bundle: ReportBundle) -> str:
                   "## Subgroups", wording.markdown(wording.subgroups(found.subgroups, subgroup_keys(bundle))),
                   f"Counts below {bundle.smallest_cell} stays, and what would give them away, are hidden."]
     parts += gain_wording.for_text(bundle.gain, tables.main_arm(table))
-    parts += ["## Validity of the cohort", *_warnings(bundle), "## Limits",
+    parts += ["## Several measures at once", wording.markdown(radar.grid(table, bundle.overlap))]
+    parts += ["## Validity of the cohort", *_warnings(bundle), *_lineage(bundle)]
+    parts += ["## Checklists", "TRIPOD+AI and TRIPOD-LLM, pre-filled: tripod.md."] if bundle.checklists else []
+    parts += ["## Limits",
               "This is research software, not a medical device. The intervals show how far the figures could move on "
               "another test split of the same size, not what another hospital would give."]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _lineage(bundle: ReportBundle) -> list[str]:
+    """The drawing as Mermaid text, and for each arm all that its figures rest on."""
+    if not bundle.provenance:
+        return []
+    ways = [f"- {arm}: " + " → ".join(descent.named(one) for one in links)
+            for arm, links in trails(bundle).items()]
+    return ["## Lineage", descent.mermaid(descent.condensed(bundle.provenance)),
+            "What the figures of each arm rest on, with the first digits of its sha256:", "\n".join(ways)]
 
 
 def _or_absent(grid: wording.Grid, words: str) -> str:

@@ -17,7 +17,7 @@ def chain(store: Store, artifact: Artifact, verify: bool = False) -> dict[str, A
 
     Returns:
         {"id", "kind", "sha256", "uri", "stage", "settings", "sources", "commit", "versions", "metrics", "study",
-        "tracking_run", "finished", "inputs": {role: the same}} and "altered" where asked for.
+        "tracking_run", "started", "finished", "inputs": {role: the same}} and "altered" where asked for.
 
     Raises:
         ArtifactError: a link of the chain is missing.
@@ -26,7 +26,7 @@ def chain(store: Store, artifact: Artifact, verify: bool = False) -> dict[str, A
     node = {**{name: entry["artifact"][name] for name in ("id", "kind", "sha256", "uri")},
             "stage": entry["recipe"]["stage"], "settings": entry["recipe"]["settings"],
             **{name: entry.get(name) for name in ("sources", "commit", "versions", "metrics", "study", "tracking_run",
-                                                  "finished")}}
+                                                  "started", "finished")}}
     if verify:
         node["altered"] = store.verify(artifact)
     node["inputs"] = {role: chain(store, Artifact.from_json(source), verify)

@@ -24,7 +24,7 @@ ROOMS = ("contracts", "ehr", "prompts", "serving", "rewards", "search", "models"
 FRAME = ("tasks.stage", "tasks.session", "tasks.display", "tasks.launch")
 # A module's data files belong to what it does.
 DATA = {"contracts.features": "catalogues/*.yaml", "evaluation.report": "report*.html",
-        "evaluation.robustness": "r*.html",
+        "evaluation.robustness": "r*.html", "evaluation.tripod": "tripod_*.yaml",
         "ehr.sources.meds.mapping": "*.yaml", "ehr.sources.mimic_iv.items": "items.yaml",
         "ehr.sources.mimic_iv.phenotypes": "phenotypes.yaml"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,23 @@ from typing import Any
 import polars as pl
 
 from configs.load import dump
-from configs.schema import Config
 from contracts.patients import patients_of
 from ehr import validity
 from ehr.cohort import counts, read
 from ehr.small_cells import hidden
-from evaluation import paper_figures, tables
+from evaluation import paper_figures, tables, tripod
 from evaluation.appraisal import Appraisal, Validation, appraise
 from evaluation.baselines import EXPERT
-from evaluation.case_study import study_case
 from evaluation.gain import Gain, gain
-from evaluation.report import ReportBundle, render
+from evaluation.radar import overlaps
+from evaluation.report import ReportBundle, headline, render
 from evaluation.report_markdown import markdown
 from evaluation.risks import MODEL
-from lineage.fingerprint import git_commit
+from evaluation.study_facts import Known, facts
+from evaluation.tripod import checklists
 from models.progress import read as read_progress
 from prompts.mentions import MentionFinder
+from tasks import report_parts
 from tasks.people import catalogue_of
 from tasks.stage import Made, Work, input_file, stage
 
@@ -36,7 +38,8 @@ from tasks.stage import Made, Work, input_file, stage
                  "arms"),
        packages=("polars", "matplotlib", "jinja2", "scikit-learn", "scipy"))
 def report(work: Work) -> Made:
-    """Writes report.html, report.md, table.{parquet,csv,md,json} and one CSV for each table of the appraisal."""
+    """Writes report.html, report.md, table.{parquet,csv,md,json}, one CSV for each table of the appraisal, tripod.md,
+    and a model card for each adapter."""
     verdicts, config = _verdicts(work), work.config
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
@@ -51,10 +54,16 @@ def report(work: Work) -> Made:
     for name, frame in frames.items():
         frame.write_csv(work.out / f"{name}.csv")
     bundle = _bundle(work, table, verdicts, counts(cohort), found, explained)
+    known = facts(Known(config, table, counts(cohort), bundle.findings or (), cohort.meta["features"],
+                        cohort.meta["catalogue"], bundle.arms, bundle.provenance, found.power,
+                        headline(table, bundle.reference), paper_figures.SOURCE if paper else None))
+    bundle = replace(bundle, checklists=checklists(known))
+    (work.out / "tripod.md").write_text(tripod.markdown(bundle.checklists, config.study.name), encoding="utf-8")
+    report_parts.write_cards(config, bundle, known, work.out)
     (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
     return Made(metrics=_metrics(table), summary=tables.markdown(table),
-                show=("report.html", "report.md", "table.csv", "table.json",
+                show=("report.html", "report.md", "tripod.md", "table.csv", "table.json",
                       *(f"{name}.csv" for name in frames)))
 
 
@@ -101,44 +110,23 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
             found: Appraisal, explained: Gain) -> ReportBundle:
     config = work.config
     patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
-    arm, style = _case_arm(config)
+    mentions = MentionFinder(catalogue_of(work))
     return ReportBundle(
         study=config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcome=config.cohort.outcome,
-        table=table, verdicts=verdicts, arms=_arms(config), notes=_json(input_file(work, "baselines", "notes.json")),
+        table=table, verdicts=verdicts, arms=report_parts.arms(config),
+        notes=_json(input_file(work, "baselines", "notes.json")),
         stage1=_json(input_file(work, "check", "check.json")) if "check" in work.inputs else None,
         rl_steps=_steps(work) if "rl" in work.inputs else None,
         readings=pl.read_parquet(input_file(work, "readings", "readings.parquet")),
         health=_json(input_file(work, "readings", "health.json")),
-        case=study_case(verdicts, arm, style, patients, MentionFinder(catalogue_of(work)), config.cohort.outcome,
-                        config.prompts.expert_features),
+        cases=report_parts.cases(config, verdicts, patients, mentions), quantiles=config.evaluation.cases,
+        tree=report_parts.tree(work, patients, mentions),
+        overlap=overlaps(verdicts, {one.stay_id: one.expert_features for one in patients}, mentions),
         counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],
         findings=_json(input_file(work, "cohort", validity.FILE))["findings"], appraisal=found, gain=explained,
         smallest_cell=config.cohort.smallest_cell,
-        settings=dump(config), provenance=_provenance(work))
-
-
-_ANSWERS = {"none": "the base model answers", "labels": "an adapter trained on labels alone answers",
-            "trajectories": "an adapter trained on the search's trajectories answers"}
-
-
-def _arms(config: Config) -> list[tuple[str, str, str]]:
-    """Name, title, and in words how each policy arm is made and asked."""
-    rows = []
-    for name in config.evaluation.arms:
-        arm = config.arms[name]
-        answers = _ANSWERS.get(arm.adapter, "an adapter trained by reinforcement learning answers, begun from " + (
-            "the base model" if arm.start == "base" else "stage 1"))
-        settings = [f"{key} = {value}" for key, value in {**arm.prepare, **arm.train}.items()]
-        rows.append((name, arm.title, "; ".join([f"{arm.style} prompt", answers, *settings])))
-    return rows
-
-
-def _case_arm(config: Config) -> tuple[str, str]:
-    """The arm of the case study and its prompt style: the method's, or the last one that reads the study's prompts."""
-    shared = [arm for arm in config.evaluation.arms if not config.arms[arm].prepare] or config.evaluation.arms[-1:]
-    arm = tables.METHOD if tables.METHOD in shared else shared[-1]
-    return arm, config.arms[arm].style
+        settings=dump(config), provenance=report_parts.links(work))
 
 
 def _steps(work: Work) -> pl.DataFrame:
@@ -146,18 +134,6 @@ def _steps(work: Work) -> pl.DataFrame:
     steps = {entry.step: {"step": entry.step, **entry.metrics}
              for entry in read_progress(input_file(work, "rl", "progress.jsonl"))}
     return pl.DataFrame(list(steps.values()), infer_schema_length=None).sort("step") if steps else pl.DataFrame()
-
-
-def _provenance(work: Work) -> list[dict[str, str]]:
-    rows = []
-    for role, artifact in work.artifacts.items():
-        entry = work.session.store.manifest(artifact)
-        sources = ", ".join(f"{name} {digest[:12]}" for name, digest in (entry.get("sources") or {}).items())
-        rows.append({"stage": role, "artifact": artifact.id, "kind": artifact.kind, "sha256": artifact.sha256,
-                     "commit": str(entry.get("commit"))[:12], "MLflow run": str(entry.get("tracking_run")),
-                     "source files": sources or "-"})
-    return [*rows, {"stage": "report", "artifact": "(this page)", "kind": "report", "sha256": "-",
-                    "commit": git_commit()[:12], "MLflow run": work.run_id, "source files": "-"}]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from ehr.small_cells import hidden
 from evaluation import paper_figures, tables
 from evaluation.appraisal import appraise
 from evaluation.baselines import judge_expert
-from evaluation.case_study import CaseStudy, Segment, choose, mark, study_case
+from evaluation.case_study import Answer, CaseStudy, Segment
+from evaluation.descent import PAGE, Link
 from evaluation.gain import gain
 from evaluation.report import FEWEST, ReportBundle, flat, headline, render
+from evaluation.search_tree import SearchTree, TreeNode
+from evaluation.tripod import FILLED, Checklist, Item
 from prompts.mentions import Mention
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
 
@@ -72,18 +75,26 @@ def bundle() -> ReportBundle:
                           "attention_reward": [0.1, 0.2, 0.3], "parse_rate": [0.9, 1.0, 1.0],
                           "bound_min": [0.2, 0.2, 0.2], "bound_mean": [0.3, 0.31, 0.3], "bound_max": [0.4, 0.4, 0.4],
                           "clipped_above": [0.0, None, 0.02], "clipped_below": [0.0, 0.01, 0.01]})
-    case = CaseStudy("stage1+2", "the median", 1, 0.83, 0.81, (("user", "evidence " + HOSTILE),),
-                     (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
-                      Segment(HOSTILE, "other", HOSTILE)), ("Lactate", HOSTILE), ("Lactate", "Platelets"),
-                     ("Lactate",), 1 / 3)
     patients = [Patient(stay, split, 0, "", ("Lactate", "Noise", "Platelets"), ("Lactate", ("Noise", "Platelets")[
         number % 2])) for number, (stay, split) in enumerate(stays.select("stay_id", "split").iter_rows())]
     rollouts = pl.DataFrame([{"stay_id": f"r{number}", "step": 0, "kept": True, "mention_entropy": number / 9 + sample,
                               "probability": (number + sample) / 60} for number in range(50) for sample in (0, 1)])
     explained = gain(verdicts, patients, stays, _Finder(), Evaluation(interval_bootstraps=60), 1, 4,  # type: ignore
                      rollouts)
+    segments = (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
+                Segment(HOSTILE, "other", HOSTILE))
+    answers = (Answer("stage1+2", 0.83, 0.81, segments, ("Lactate", HOSTILE), ("Lactate",), 1 / 3),
+               Answer("decomposition", None, None, (Segment(HOSTILE, "plain"),), (), (), 0.0))
+    case = CaseStudy("Outcome 1, right", 1, (("user", "evidence " + HOSTILE),), ("Lactate", "Platelets"), answers)
+    tree = SearchTree((TreeNode((), ("", ""), 1, 0.1, 0.0, False, None, 1),
+                       TreeNode((0,), (HOSTILE, HOSTILE), 1, 0.1, 80.0, True, 0.1, 1)), 1, segments, ("Lactate",))
+    links = (Link(HOSTILE, "source file", (), "8e" * 32, None, None, ()),
+             Link("cohort-1", "cohort", ("cohort",), "9f" * 32, "c" * 40, "r", (HOSTILE,)),
+             Link("verdicts-1", "verdicts", ("verdicts.stage1+2",), "7a" * 32, "c" * 40, "r", ("cohort-1",)),
+             Link(PAGE, "report", (), None, "c" * 40, "r", ("verdicts-1", "cohort-1")))
     return ReportBundle(
-        study="study", created="2026-01-01", outcome="mortality", verdicts=verdicts, case=case, readings=readings,
+        study="study", created="2026-01-01", outcome="mortality", verdicts=verdicts, cases=(case, case),
+        readings=readings,
         rl_steps=steps, table=table, smallest_cell=4, gain=explained,
         appraisal=appraise(verdicts, table, stays, Evaluation(interval_bootstraps=60), 1, 4, hidden),
         findings=[{"level": "warning", "value": HOSTILE, "rule": "a day between", "next_step": "look", "count": 2}],
@@ -92,7 +103,8 @@ def bundle() -> ReportBundle:
         counts={"train": {"patients": 80, "visits": 200}, "test": {"patients": 40, "visits": 100}},
         attrition=[{"rule": HOSTILE, "unit": "rows", "found": 3, "dropped": 2, "kept": 9}],
         settings={"study": {"name": "study", "seed": 42}},
-        provenance=[{"stage": "cohort", "artifact": "a1", "sha256": "9f" * 32}])
+        tree=tree, overlap={"stage1+2": 0.25}, provenance=links, quantiles=(0.5,),
+        checklists=[Checklist("TRIPOD", "somebody", (Item("1", "Title", "a title", FILLED, HOSTILE, ""),))])
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +155,10 @@ def test_what_a_model_wrote_is_shown_and_never_run(page: _Page, source: str) -> 
 def test_tables_have_scopes_and_pictures_have_words(page: _Page) -> None:
     assert all(attributes.get("scope") in {"col", "row", "colgroup", "rowgroup"} for attributes in page.all("th"))
     pictures = [attributes for attributes in page.all("svg") if attributes.get("role") == "img"]
-    assert len(pictures) == len(page.all("svg")) == 10
+    assert len(pictures) == len(page.all("svg")) == 13
     known = {attributes.get("id") for _, attributes in page.tags}
     assert all(set((attributes["aria-labelledby"] or "").split()) <= known for attributes in pictures)
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 17
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 20
 
 
 def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle: ReportBundle) -> None:
@@ -163,7 +175,8 @@ def test_absent_parts_are_named(bundle: ReportBundle) -> None:
     page = _Page(render(_bare(bundle)))
     assert not page.open
     for words in ("no RL run", "no readings of an expert", "no health report", "no check of stage 1",
-                  "No simple baseline", "No answer of a language-model arm", "no counts", "no attrition",
+                  "No simple baseline", "No case is shown", "No search tree is shown", "no checklists",
+                  "no counts", "no attrition",
                   "no check of the cohort", "no appraisal was made", "No power note", "No calibration",
                   "No decision curves", "No subgroups",
                   "No controls of the overlap", "no settings", "no provenance"):
@@ -191,7 +204,7 @@ def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle)
 
 
 def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
-    assert page.text.count("How to read:") == 8
+    assert page.text.count("How to read:") == 9
     for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts below 4 stays", "treat none",
                   "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between"):
         assert words in page.text
@@ -226,29 +239,26 @@ def test_the_headline_calls_a_difference_shown_only_where_the_corrected_p_says_s
     assert says in headline(table, "decomposition")[0]
 
 
-def test_the_answer_is_cut_at_its_mentions_and_nothing_is_lost() -> None:
-    text = "Lactate is up. <b>lactate</b>"
-    parts = mark(text, _Finder(), ["Lactate"])  # type: ignore[arg-type]
-    assert "".join(part.text for part in parts) == text
-    assert [part.text for part in parts if part.kind == "expert"] == ["Lactate", "lactate"]
-    assert [part.kind for part in mark(text, _Finder(), [])] == ["other", "plain", "other", "plain"]  # type: ignore[arg-type]
+def test_each_case_has_a_radio_button_and_a_panel_that_it_shows(page: _Page, source: str) -> None:
+    buttons = [one for one in page.all("input") if one["type"] == "radio"]
+    assert [one["id"] for one in buttons] == ["case-pick-1", "case-pick-2"]
+    assert {one["name"] for one in buttons} == {"case"}
+    assert ["checked" in one for one in buttons] == [True, False]
+    for number in (1, 2):
+        assert f".browser:has(#case-pick-{number}:checked) #case-panel-{number}" in source
+        assert f"case-panel-{number}" in [one.get("id") for one in page.all("div")]
+    assert page.text.count("could not be read; it counts with risk 0.5") == 2
 
 
-def test_the_case_is_the_median_positive_readable_answer(bundle: ReportBundle) -> None:
-    arm = bundle.verdicts.filter((pl.col("arm") == "stage1") & pl.col("parsed") & (pl.col("label") == 1))
-    risks = sorted(arm["token_probability"])
-    row = choose(bundle.verdicts, "stage1")
-    assert row is not None and row["token_probability"] == risks[(len(risks) - 1) // 2]
-    assert choose(bundle.verdicts.with_columns(parsed=pl.lit(False)), "stage1") is None
+def test_each_figure_names_the_artifact_that_it_is_from(page: _Page) -> None:
+    assert "#made-2" in [one.get("href") for one in page.all("a")]
+    assert [one.get("id") for one in page.all("tr") if one.get("id")] == ["made-0", "made-1", "made-2", "made-3"]
+    assert "→ cohort-1 → verdicts-1" in " ".join(page.text.split())
 
 
-def test_the_overlap_is_the_jaccard_index_of_canonical_names(bundle: ReportBundle) -> None:
-    patients = [Patient(stay, "test", label, "evidence", ("Lactate",), ("Platelets", "Lactate"))
-                for stay, label in bundle.verdicts.select("stay_id", "label").unique().iter_rows()]
-    case = study_case(bundle.verdicts, "stage1", "decomposition", patients, _Finder(), "mortality", 5)  # type: ignore[arg-type]
-    assert case is not None and case.named == ("Lactate", "Noise")
-    assert case.shared == ("Lactate",) and case.overlap == pytest.approx(1 / 3)
-    assert "evidence" in case.prompt[-1][1]
+def test_the_tree_is_a_picture_and_a_list(page: _Page) -> None:
+    assert "N = 1, Q = 0.10, r = 80, R = 0.10, kept, rank 1" in page.text
+    assert page.text.count("Depth 1: N = 1") == 1
 
 
 def test_nested_values_become_dotted_rows() -> None:

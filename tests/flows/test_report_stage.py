@@ -9,16 +9,21 @@ from typing import Any, cast
 
 import polars as pl
 import pytest
+from huggingface_hub import ModelCard
 
 import tasks.cohort
 import tasks.report
 from configs.load import load
+from contracts.frames import TRAJECTORIES
 from contracts.patients import PATIENTS
 from ehr.cohort import read
 from evaluation.baselines import judge_expert
 from lineage.artifact import Artifact
 from lineage.fingerprint import code_digests
+from prompts.grammar import render_final
+from search.records import record_path
 from support.judged import POLICY_ARMS, readings_of, verdicts_of
+from tasks.report_parts import case_arms, cases, tree
 from tasks.stage import Made, Work
 
 CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
@@ -35,6 +40,7 @@ def _json(folder: Path, name: str, values: Any) -> None:
 def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     """Folders of all artifacts that the report opens; arms and expert are pretended."""
     inputs = {role: folder / role for role in ("cohort", "patients", "readings", "check", "rl", "baselines",
+                                               "trajectories",
                                                *(f"verdicts.{arm}" for arm in POLICY_ARMS))}
     for place in inputs.values():
         place.mkdir(parents=True)
@@ -57,15 +63,41 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     pl.DataFrame([{"stay_id": f"r{number // 4}", "step": 0, "kept": True, "mention_entropy": number % 7 / 7,
                    "probability": number % 5 / 5} for number in range(80)]).write_parquet(
         inputs["rl"] / "rollouts.parquet")
+    _search(inputs["trajectories"], [row["stay_id"] for row in rows if row["split"] == "train"][:3])
     (inputs["rl"] / "progress.jsonl").write_text(
         '{"step": 1, "total": 1, "metrics": {"reward": 0.5}}\n', encoding="utf-8")
     return inputs
 
 
+def _search(folder: Path, stays: list[str]) -> None:
+    """Trees of one rollout, and their harvest."""
+    (folder / "trees").mkdir()
+    rows = []
+    for number, stay in enumerate(stays):
+        end = {"path": [0], "visits": 1, "value": 0.1, "prior": 70.0, "terminal": True, "reward": 0.1, "children": [],
+               "question": f"Question {number}?", "features": ["Lactate"], "probability": 0.9}
+        root = {"path": [], "visits": 1, "value": 0.1, "prior": 0.0, "terminal": False, "reward": None,
+                "children": [end], "question": "", "answer": ""}
+        record_path(folder / "trees", stay).write_text(json.dumps({"stay_id": stay, "tree": root}), encoding="utf-8")
+        rows.append({"stay_id": stay, "rank": 1, "text": render_final(f"Question {number}?", ["Lactate"], 0.9),
+                     "reward": float(number), "outcome_reward": 0.0, "attention_reward": 0.0, "probability": 0.9,
+                     "features": ["Lactate"], "depth": 1, "rollout": 0})
+    pl.DataFrame(rows, schema=dict(TRAJECTORIES.dtypes)).write_parquet(folder / "trajectories.parquet")
+
+
+def _manifest(artifact: Artifact) -> dict[str, Any]:
+    """As the store has it: everything comes from the cohort, and the cohort from one file."""
+    source = Artifact("cohort", "cohort-1", "cohort", "0" * 64, "k")
+    inputs = {} if artifact.kind == "cohort" else {"cohort": source.to_json()}
+    return {"artifact": artifact.to_json(), "recipe": {"stage": artifact.kind, "settings": {}}, "inputs": inputs,
+            "sources": {} if inputs else {"labs.csv": "5a" * 32}, "commit": "c" * 40, "tracking_run": "r",
+            "started": 1.0, "finished": 3.0}
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]]:
     folder = tmp_path_factory.mktemp("report")
-    store = SimpleNamespace(manifest=lambda _: {"sources": {}, "commit": "c" * 40, "tracking_run": "r"})
+    store = SimpleNamespace(manifest=_manifest)
     session = cast(Any, SimpleNamespace(config=CONFIG, data=None, workspace=folder, store=store))
     inputs = _inputs(folder / "inputs", session)
     artifacts = {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in inputs}
@@ -77,7 +109,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]
 
 def test_page_text_and_every_table_are_written_and_shown(made: tuple[Path, Made, set[str]]) -> None:
     out, result, _ = made
-    for name in ("report.html", "report.md", "table.csv", "table.json", *(f"{name}.csv" for name in TABLES)):
+    for name in ("report.html", "report.md", "tripod.md", "table.csv", "table.json",
+                 *(f"{name}.csv" for name in TABLES)):
         assert (out / name).stat().st_size and name in result.show
     assert result.metrics["stage1+2/tokens/auroc"] > 0.5
 
@@ -101,7 +134,7 @@ def test_names_are_read_as_the_catalogue_spells_them_and_rollouts_as_training_le
 
 def test_nothing_that_is_written_names_a_stay(made: tuple[Path, Made, set[str]]) -> None:
     out, _, stays = made
-    for path in out.glob("*.*"):
+    for path in out.rglob("*.*"):
         if path.suffix != ".parquet":
             text = path.read_text(encoding="utf-8")
             assert [stay for stay in stays if stay in text] == [], path.name
@@ -127,6 +160,47 @@ def test_warnings_about_the_cohort_stand_on_the_page_and_in_the_text(made: tuple
     out = made[0]
     assert "- warning: " in (out / "report.md").read_text(encoding="utf-8")
     assert "What may bias the results" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_cases_tree_lineage_and_checklists_are_on_the_page(made: tuple[Path, Made, set[str]]) -> None:
+    text = (made[0] / "report.html").read_text(encoding="utf-8")
+    assert text.count('class="panel"') >= 6 and 'type="radio" name="case" id="case-pick-1" checked' in text
+    assert "Question 1?" in text and "Question 0?" not in text  # the median reward of three
+    assert "5a" * 32 in text and 'href="#made-' in text and "labs.csv" in text
+    assert "TRIPOD+AI: " in text and "TRIPOD-LLM: " in text
+
+
+def test_the_text_holds_the_lineage_as_a_drawing_and_for_each_arm(made: tuple[Path, Made, set[str]]) -> None:
+    text = (made[0] / "report.md").read_text(encoding="utf-8")
+    assert "flowchart LR" in text and "- stage1+2: labs.csv (5a5a5a5a5a5a) → cohort-1 (000000000000) → " in text
+
+
+def test_each_adapter_has_a_model_card_and_other_arms_have_none(made: tuple[Path, Made, set[str]]) -> None:
+    cards = {path.parent.name: path for path in (made[0] / "cards").glob("*/README.md")}
+    assert set(cards) == {"stage1", "stage1+2"}
+    data = ModelCard.load(cards["stage1+2"]).data
+    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and len(data.eval_results) == 6
+    assert "policy.grpo.lr" in cards["stage1+2"].read_text(encoding="utf-8")
+    assert "policy.grpo.lr" not in cards["stage1"].read_text(encoding="utf-8")
+
+
+def test_case_studies_show_the_method_the_reference_and_others_of_the_same_patients() -> None:
+    assert case_arms(CONFIG) == ["stage1+2", "decomposition", "stage1", "think"]
+    other = load("demo", ['evaluation.arms=["vanilla", "two_experts"]'])
+    assert case_arms(other) == ["vanilla"]
+
+
+def test_no_patient_is_shown_where_none_is_asked_for(made: tuple[Path, Made, set[str]]) -> None:
+    config = CONFIG.model_copy(update={"evaluation": CONFIG.evaluation.model_copy(update={"cases": ()})})
+    folder = made[0].parent / "inputs" / "trajectories"
+    work = SimpleNamespace(config=config, inputs={"trajectories": folder})
+    assert tree(cast(Any, work), [], cast(Any, None)) is None
+    assert cases(config, pl.read_parquet(folder.parent / "verdicts.vanilla" / "verdicts.parquet"), [],
+                 cast(Any, None)) == ()
+
+
+def test_changing_a_checklist_makes_the_report_anew() -> None:
+    assert {"evaluation.tripod", "evaluation.model_card", "evaluation.descent"} <= set(code_digests(["tasks.report"]))
 
 
 def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
