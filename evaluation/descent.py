@@ -66,8 +66,7 @@ def _collect(chain: Mapping[str, Any], found: dict[str, Link]) -> None:
         return
     for source in chain["inputs"].values():
         _collect(source, found)
-    files = [Link(name, SOURCE, (), digest, None, None, ()) for name, digest in
-             (chain["sources"] or {}).items()]
+    files = [_file(name, digest, found) for name, digest in (chain["sources"] or {}).items()]
     found.update({file.id: file for file in files})
     parents = [*(file.id for file in files), *(source["id"] for source in chain["inputs"].values())]
     seconds = None
@@ -75,6 +74,13 @@ def _collect(chain: Mapping[str, Any], found: dict[str, Link]) -> None:
         seconds = float(chain["finished"]) - float(chain["started"])
     found[chain["id"]] = Link(chain["id"], chain["stage"], (), chain["sha256"], str(chain["commit"]),
                               str(chain["tracking_run"]), tuple(dict.fromkeys(parents)), seconds)
+
+
+def _file(name: str, digest: str, found: Mapping[str, Link]) -> Link:
+    """A source file; of two that bear one name and differ, the second bears its digest too."""
+    other = found.get(name)
+    own = name if other is None or other.sha256 == digest else f"{name} ({short(digest)})"
+    return Link(own, SOURCE, (), digest, None, None, ())
 
 
 def condensed(found: Sequence[Link]) -> tuple[Link, ...]:

@@ -79,8 +79,8 @@ def tree_of(root: Mapping[str, Any], kept: Sequence[str]) -> tuple[TreeNode, ...
     ends = dict(_texts(root, ""))
     ranks: dict[Path, int] = {}
     for rank, text in reversed(list(enumerate(kept, start=1))):
-        end = next((path for path, found in ends.items() if found == text), ())
-        ranks |= dict.fromkeys((end[:length] for length in range(len(end) + 1)), rank)
+        for end in [path for path, found in ends.items() if found == text][:1]:
+            ranks |= dict.fromkeys((end[:length] for length in range(len(end) + 1)), rank)
     return tuple(_node(values, ranks) for values in _walk(root))
 
 

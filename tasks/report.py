@@ -32,14 +32,17 @@ from tasks import report_parts
 from tasks.people import catalogue_of
 from tasks.stage import Made, Work, input_file, stage
 
+# The page without case studies and search tree: the only one that leaves the artifact, for MLflow.
+TO_SHARE = "report_to_share.html"
+
 
 @stage("report",
        settings=("study", "cohort", "expert", "prompts", "rewards", "search", "policy", "evaluation", "serving",
                  "arms"),
        packages=("polars", "matplotlib", "jinja2", "scikit-learn", "scipy"))
 def report(work: Work) -> Made:
-    """Writes report.html, report.md, table.{parquet,csv,md,json}, one CSV for each table of the appraisal, tripod.md,
-    and a model card for each adapter."""
+    """Writes report.html, the same without patients, report.md, table.{parquet,csv,md,json}, one CSV for each table of
+    the appraisal, tripod.md, and a model card for each adapter."""
     verdicts, config = _verdicts(work), work.config
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
@@ -61,9 +64,11 @@ def report(work: Work) -> Made:
     (work.out / "tripod.md").write_text(tripod.markdown(bundle.checklists, config.study.name), encoding="utf-8")
     report_parts.write_cards(config, bundle, known, work.out)
     (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
+    without = replace(bundle, cases=(), quantiles=(), tree=None)
+    (work.out / TO_SHARE).write_text(render(without), encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
     return Made(metrics=_metrics(table), summary=tables.markdown(table),
-                show=("report.html", "report.md", "tripod.md", "table.csv", "table.json",
+                show=(TO_SHARE, "report.md", "tripod.md", "table.csv", "table.json",
                       *(f"{name}.csv" for name in frames)))
 
 

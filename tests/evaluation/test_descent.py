@@ -37,6 +37,13 @@ def test_links_keep_digest_commit_run_time_and_their_names_in_the_report() -> No
     assert known["sft-1"].seconds == 2.5 and known["labs.csv"].commit is None
 
 
+def test_two_files_of_one_name_that_differ_are_two_links() -> None:
+    other = _chain("readings", {"labs.csv": "7" * 64}, cohort=COHORT)
+    found = descent.links({"readings": other}, "e" * 40, "r")
+    assert {one.id: one.sha256 for one in found if one.id.startswith("labs")} == {
+        "labs.csv": "a" * 64, "labs.csv (777777777777)": "7" * 64}
+
+
 def test_each_arm_leads_back_to_the_files_and_to_nothing_else() -> None:
     origins = descent.origins(LINKS, TABLE)
     assert {arm: one.id for arm, one in origins.items()} == {"stage1": "verdicts-1", "expert": "baselines-1"}

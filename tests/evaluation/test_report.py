@@ -1,6 +1,9 @@
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -21,6 +24,7 @@ from prompts.mentions import Mention
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
 
 HOSTILE = "</pre></details></main><script>alert(1)</script><img src=x onerror='alert(2)'>\x00{{ 7*7 }}"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 _VOID = {"meta", "link", "br", "img", "hr", "input", "col", "wbr"}
 
 
@@ -259,6 +263,29 @@ def test_each_figure_names_the_artifact_that_it_is_from(page: _Page) -> None:
 def test_the_tree_is_a_picture_and_a_list(page: _Page) -> None:
     assert "N = 1, Q = 0.10, r = 80, R = 0.10, kept, rank 1" in page.text
     assert page.text.count("Depth 1: N = 1") == 1
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine")
+def test_a_real_browser_finds_nothing_to_complain_of_and_shows_one_case(source: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(source, encoding="utf-8")
+    wide = ("<p id='probe'></p><script>const shown = [...document.querySelectorAll('.panel')].map("
+            "one => getComputedStyle(one).display); document.getElementById('case-pick-2').click();"
+            "document.getElementById('probe').textContent = shown + ' then ' + [...document.querySelectorAll("
+            "'.panel')].map(one => getComputedStyle(one).display);</script></body>")
+    probed = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source).replace("</body>", wide)
+    (tmp_path / "probed.html").write_text(probed, encoding="utf-8")
+    page, probe = (_browsed(tmp_path, name) for name in ("page.html", "probed.html"))
+    assert "CONSOLE" not in page.stderr and "Case studies" in page.stdout
+    assert "block,none then none,block" in probe.stdout
+
+
+def _browsed(folder: Path, name: str) -> "subprocess.CompletedProcess[str]":
+    """The page as chromium sees it, and what it logs; it may reach no host."""
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+               "--disable-background-networking", "--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND",
+               f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--dump-dom",
+               (folder / name).as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
 
 
 def test_nested_values_become_dotted_rows() -> None:

@@ -32,6 +32,10 @@ def test_the_way_to_a_kept_trajectory_is_marked_and_no_other() -> None:
     assert [node.path for node in nodes if node.kept] == [(), (0,), (0, 0)]
 
 
+def test_a_kept_text_that_no_end_says_marks_nothing() -> None:
+    assert [node.kept for node in tree_of(ROOT, ["something else"])] == [None] * 7
+
+
 def test_a_node_on_two_kept_ways_has_the_better_rank() -> None:
     second = KEPT.replace("0.90", "0.40")
     assert {node.path: node.kept for node in tree_of(ROOT, [KEPT, second]) if node.kept} == {

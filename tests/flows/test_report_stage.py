@@ -109,7 +109,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]
 
 def test_page_text_and_every_table_are_written_and_shown(made: tuple[Path, Made, set[str]]) -> None:
     out, result, _ = made
-    for name in ("report.html", "report.md", "tripod.md", "table.csv", "table.json",
+    assert (out / "report.html").stat().st_size
+    for name in ("report_to_share.html", "report.md", "tripod.md", "table.csv", "table.json",
                  *(f"{name}.csv" for name in TABLES)):
         assert (out / name).stat().st_size and name in result.show
     assert result.metrics["stage1+2/tokens/auroc"] > 0.5
@@ -168,6 +169,14 @@ def test_cases_tree_lineage_and_checklists_are_on_the_page(made: tuple[Path, Mad
     assert "Question 1?" in text and "Question 0?" not in text  # the median reward of three
     assert "5a" * 32 in text and 'href="#made-' in text and "labs.csv" in text
     assert "TRIPOD+AI: " in text and "TRIPOD-LLM: " in text
+
+
+def test_what_goes_to_mlflow_shows_no_patient(made: tuple[Path, Made, set[str]]) -> None:
+    evidence, question = "Lactate: 2\n", "Question 1?"
+    assert all(words in (made[0] / "report.html").read_text(encoding="utf-8") for words in (evidence, question))
+    for name in made[1].show:
+        text = (made[0] / name).read_text(encoding="utf-8")
+        assert evidence not in text and question not in text, name
 
 
 def test_the_text_holds_the_lineage_as_a_drawing_and_for_each_arm(made: tuple[Path, Made, set[str]]) -> None:
