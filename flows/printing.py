@@ -25,8 +25,14 @@ def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _brief(cell: str) -> str:
-    """Point and sd of "point [interval] (mean ± sd)", a difference without its p: the rest stands in the report."""
-    return re.sub(r"(?: \[[^]]*\])? \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
+    """Point and sd of "point [interval] (mean ± sd; seeds ± sd)", a difference without its p: the rest stands in the
+    report."""
+    return re.sub(r"(?: \[[^]]*\])? \(\S+ ± ([^\s;)]+)(?:; (seeds ± [^)]+))?\)", _short_spread, cell
+                  ).partition(", p =")[0]
+
+
+def _short_spread(found: re.Match[str]) -> str:
+    return f" ± {found[1]}" + (f" ({found[2]})" if found[2] else "")
 
 
 def print_robustness(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
