@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contracts.frames import READINGS, VERDICTS
-from evaluation import clinical_plots, paper_figures, plots, power, tables, wording
+from evaluation import clinical_plots, cost, paper_figures, plots, power, recalibration, tables, wording
 from evaluation.appraisal import Appraisal
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
@@ -56,6 +56,7 @@ class ReportBundle:
         attrition: rules in order, each with rule, unit, found, dropped, kept.
         findings: of the check of the cohort, each with level, value, rule, next_step.
         appraisal: differences, calibration, decision curves, subgroups and power.
+        costs: seconds and tokens of each policy arm.
         smallest_cell: smallest count of stays that the appraisal shows.
         settings: the configuration, nested.
         provenance: rows with the same keys: stage, artifact, kind, sha256 and others.
@@ -78,6 +79,7 @@ class ReportBundle:
     attrition: Sequence[Mapping[str, Any]] | None = None
     findings: Sequence[Mapping[str, Any]] | None = None
     appraisal: Appraisal | None = None
+    costs: cost.Costs | None = None
     smallest_cell: int = 5
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Sequence[Mapping[str, Any]] = ()
@@ -99,7 +101,10 @@ def render(bundle: ReportBundle) -> str:
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
-                           **_appraised(bundle), resamples=bundle.table["resamples"][0],
+                           **_appraised(bundle), most_seeds=bundle.table["seeds"].max(),
+                           cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
+                           stage_grid=None if bundle.costs is None else cost.stages_grid(bundle.costs),
+                           resamples=bundle.table["resamples"][0],
                            interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
                            test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
@@ -129,7 +134,10 @@ def _few(stays: int, positives: int) -> list[str]:
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:
-    return f"{100 * row[f'{name}_point']:.1f} % (± {100 * row[f'{name}_sd']:.1f})"
+    spread = f"± {100 * row[f'{name}_sd']:.1f}"
+    if row[f"{name}_seed_sd"] is not None:
+        spread += f" over patients, ± {100 * row[f'{name}_seed_sd']:.1f} over {row['seeds']} seeds"
+    return f"{100 * row[f'{name}_point']:.1f} % ({spread})"
 
 
 def _compared(row: Mapping[str, Any], reference: str) -> str:
@@ -256,13 +264,16 @@ def _appraised(bundle: ReportBundle) -> dict[str, Any]:
                 for one in bundle.findings or ()]
     found = bundle.appraisal
     if found is None:
-        names = ("difference_grid", "power_grid", "calibration_grid", "subgroup_grid", "power_note", "recalibrated")
+        names = ("difference_grid", "power_grid", "calibration_grid", "subgroup_grid", "power_note", "recalibrated",
+                 "recalibration_grid", "few_validation")
         return {**dict.fromkeys(names), "warnings": warnings}
     stays, positives = int(bundle.table["n"][0]), int(bundle.table["positives"][0])
     return {"difference_grid": wording.differences(found.differences), "power_grid": wording.power_table(found.power),
             "calibration_grid": wording.calibration(found.calibration), "warnings": warnings,
             "subgroup_grid": wording.subgroups(found.subgroups, subgroup_keys(bundle)),
             "power_note": wording.power_note(found.power, tables.main_arm(bundle.table), stays, positives),
+            "recalibration_grid": wording.recalibration(found.calibration),
+            "few_validation": recalibration.few(found.calibration["validation_stays"].min()),
             "recalibrated": bool((found.calibration["recalibration"] != "none").any())}
 
 

@@ -57,8 +57,8 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
     Returns:
         Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `seeds` counts the trainings,
         `seed_sd` is the spread over them (none for one); `stated_instead` counts answers of all trainings whose tokens
-        did not tell the risk, so that the stated number stands in, `truncated` likewise; `gap_p_holm` is `gap_p` corrected over
-        the arms of the same reading, for each measure (Holm 1979).
+        did not tell the risk, so that the stated number stands in, `truncated` likewise; `gap_p_holm` is `gap_p`
+        corrected over the arms of the same reading, for each measure (Holm 1979).
 
     Raises:
         ContractError: the verdicts break their contract.

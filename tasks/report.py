@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ from ehr import validity
 from ehr.cohort import counts, read
 from ehr.small_cells import hidden
 from evaluation import paper_figures, tables
-from evaluation.appraisal import Appraisal, Validation, appraise
-from evaluation.baselines import EXPERT
+from evaluation.appraisal import Appraisal, appraise
 from evaluation.case_study import study_case
 from evaluation.report import ReportBundle, render
 from evaluation.report_markdown import markdown
-from evaluation.risks import MODEL
+from evaluation.seeds import by_seed
 from lineage.fingerprint import git_commit
 from models.progress import read as read_progress
 from prompts.mentions import MentionFinder
+from tasks.costs import costs_of
 from tasks.people import catalogue_of
+from tasks.report_inputs import retrained, seeds_of, validation_of, verdicts_of
 from tasks.stage import Made, Work, input_file, stage
 
 
@@ -36,36 +38,26 @@ from tasks.stage import Made, Work, input_file, stage
        packages=("polars", "matplotlib", "jinja2", "scikit-learn", "scipy"))
 def report(work: Work) -> Made:
     """Writes report.html, report.md, table.{parquet,csv,md,json} and one CSV for each table of the appraisal."""
-    verdicts, config = _verdicts(work), work.config
+    verdicts, again, config = verdicts_of(work), retrained(work), work.config
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
     paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
     table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper,
-                           interval_bootstraps=config.evaluation.interval_bootstraps)
+                           interval_bootstraps=config.evaluation.interval_bootstraps, retrained=again)
     found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
-                     hidden, _expert_on_validation(work, cohort.stays))
+                     hidden, validation_of(work, cohort.stays))
     _write_table(table, work.out)
-    for name, frame in found.frames().items():
+    spent = costs_of(work)
+    frames = {**found.frames(), "seeds": by_seed([verdicts, *again], seeds_of(work)), "cost": spent.arms,
+              "cost_stages": spent.stages}
+    for name, frame in frames.items():
         frame.write_csv(work.out / f"{name}.csv")
-    bundle = _bundle(work, table, verdicts, counts(cohort), found)
+    bundle = replace(_bundle(work, table, verdicts, counts(cohort), found), costs=spent)
     (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
     return Made(metrics=_metrics(table), summary=tables.markdown(table),
                 show=("report.html", "report.md", "table.csv", "table.json",
-                      *(f"{name}.csv" for name in found.frames())))
-
-
-def _expert_on_validation(work: Work, stays: pl.DataFrame) -> Validation:
-    """Labels and risks of the expert on validation stays, on which its recalibration is fitted."""
-    readings = pl.read_parquet(input_file(work, "readings", "readings.parquet"))
-    risks = readings.group_by("stay_id").agg(pl.col("risk").first())
-    known = stays.filter(pl.col("split") == "validation").join(risks, on="stay_id", how="inner").sort("stay_id")
-    return {(EXPERT, MODEL): (known["label"].cast(pl.Int64).to_numpy(), known["risk"].to_numpy())}
-
-
-def _verdicts(work: Work) -> pl.DataFrame:
-    arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
-    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in [*arms, "baselines"]])
+                      *(f"{name}.csv" for name in frames)))
 
 
 def _write_table(table: pl.DataFrame, out: Path) -> None:
@@ -77,11 +69,13 @@ def _write_table(table: pl.DataFrame, out: Path) -> None:
 
 
 def _metrics(table: pl.DataFrame) -> dict[str, float]:
-    """AUROC, AUPRC and Brier of every arm and reading."""
+    """AUROC, AUPRC and Brier of every arm and reading, and their spread over seeds where there are several."""
     values: dict[str, float] = {}
     for row in table.iter_rows(named=True):
-        name = f"{row['arm']}/{row['reading']}"
-        values |= {f"{name}/{metric}": row[f"{metric}_point"] for metric in ("auroc", "auprc", "brier")}
+        for metric in ("auroc", "auprc", "brier"):
+            name = f"{row['arm']}/{row['reading']}/{metric}"
+            spread = row[f"{metric}_seed_sd"]
+            values |= {name: row[f"{metric}_point"], **({} if spread is None else {f"{name}_seed_sd": spread})}
     return values
 
 
