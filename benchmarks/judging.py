@@ -1,9 +1,9 @@
 """Judging many patients at once on a running server, against one request after the other.
 
-    python benchmarks/judging.py scripted                        a scripted server: every answer takes 50 ms, 32 at once
-    python benchmarks/judging.py vllm                            real vLLM, the tiny random policy of the tests
-    python benchmarks/judging.py vllm --model smollm2-135m       real vLLM, SmolLM2-135M (or any folder)
-    python benchmarks/judging.py url --url http://127.0.0.1:8000 --model FOLDER    a server that already runs
+    python benchmarks/judging.py scripted                     a scripted server: every answer takes 0.25 s, 32 at once
+    python benchmarks/judging.py vllm                         real vLLM, the tiny random policy of the tests
+    python benchmarks/judging.py vllm --model smollm2-135m --alone 10    real vLLM, SmolLM2-135M (or any folder)
+    python benchmarks/judging.py url --url http://127.0.0.1:8000 --model FOLDER      a server that already runs
 
 200 patients are asked in the three prompt styles, 600 answers, through `evaluation.verdicts.judge`, client and HTTP.
 First all patients of a style at once, as the stage `verdicts` does, then one request after the other. Patients are made
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -41,16 +42,18 @@ from support.openai_server import KEY, ScriptedServer  # noqa: E402
 from support.tiny_policy import tiny_policy  # noqa: E402
 
 STYLES = ("vanilla", "think", "decomposition")
-NEEDED, SECONDS, WARM = 8.0, 0.05, 4
+NEEDED, SECONDS, WARM = 8.0, 0.25, 4
 CATALOGUE = catalogue("mimic_iv")
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What asking took: answers, wall seconds, tokens of the answers, and of the prompts."""
+    """What asking took: answers, wall seconds, seconds of a core in this process (with a scripted server also its),
+    tokens of the answers, and of the prompts."""
 
     answers: int
     seconds: float
+    core_seconds: float
     completion_tokens: int
     prompt_tokens: int
 
@@ -72,7 +75,7 @@ async def judged(server: Server, render: ChatRenderer, section: Evaluation, pati
                  at_once: bool) -> Taken:
     """Asks for all patients in all styles: a style at once, or each request after the answer to the one before."""
     answers = prompts = tokens = 0
-    started = time.perf_counter()
+    started, cores = time.perf_counter(), time.process_time()
     client = connect(server)
     with tempfile.TemporaryDirectory() as folder:
         for style in STYLES:
@@ -83,7 +86,7 @@ async def judged(server: Server, render: ChatRenderer, section: Evaluation, pati
                 tokens += int(frame["completion_tokens"].sum())
                 prompts += int(frame["prompt_tokens"].sum())
     await client.close()
-    return Taken(answers, time.perf_counter() - started, tokens, prompts)
+    return Taken(answers, time.perf_counter() - started, time.process_time() - cores, tokens, prompts)
 
 
 async def _asked(client: Client, server: Server, render: ChatRenderer, section: Evaluation, group: Sequence[Patient],
@@ -113,9 +116,9 @@ def opened(options: argparse.Namespace, model: Path, folder: Path) -> Iterator[S
             yield server
         return
     # The client keeps twice its slots in flight, and this server answers all of them at the same time.
+    os.environ[KEY_VARIABLE] = KEY
     with ScriptedServer(lambda _: "<Final answer> 0.42 </Final answer>", seconds=options.seconds) as scripted, \
             ExternalServer(section.model_copy(update={"url": scripted.url, "slots": options.slots // 2})) as server:
-        server.api_key = KEY
         yield server
 
 
@@ -124,6 +127,7 @@ def figures(together: Taken, alone: Taken) -> dict[str, float]:
     each = {"together": together.seconds / together.answers, "alone": alone.seconds / alone.answers}
     return {"times_faster": each["alone"] / each["together"], "seconds_together": together.seconds,
             "seconds_alone": each["alone"] * together.answers, "answers_measured_alone": alone.answers,
+            "core_ms_per_answer": 1000 * together.core_seconds / together.answers,
             "tokens_per_second_together": together.completion_tokens / together.seconds,
             "tokens_per_second_alone": alone.completion_tokens / alone.seconds,
             "tokens_per_answer_together": together.completion_tokens / together.answers,
@@ -159,7 +163,8 @@ def main() -> int:
     else:
         print(f"{together.answers} answers at once {found['seconds_together']:.1f} s, one after the other "
               f"{found['seconds_alone']:.1f} s ({alone.answers} measured): {found['times_faster']:.1f} times faster "
-              f"(needed: {NEEDED:g}); {found['tokens_per_second_together']:.0f} against "
+              f"(needed: {NEEDED:g}); {found['core_ms_per_answer']:.1f} ms of a core an answer; "
+              f"{found['tokens_per_second_together']:.0f} against "
               f"{found['tokens_per_second_alone']:.0f} tokens a second, {found['tokens_per_answer_together']:.0f} and "
               f"{found['tokens_per_answer_alone']:.0f} tokens an answer, prompts of "
               f"{together.prompt_tokens / together.answers:.0f}")

@@ -165,11 +165,12 @@ def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[st
 
 
 def _lines(text: str) -> tuple[str, list[str]]:
-    """A cell's first figure, then its interval, its mean ± sd, and its p-values."""
+    """A cell's first figure, then its interval, its mean ± sd, its spread over seeds, and its p-values."""
     found = _CELL.fullmatch(text)
     if found is None:
         return text, []
-    return found["main"], [part for part in (found["interval"], found["spread"], found["p"]) if part]
+    spreads = (found["spread"] or "").split("; ")
+    return found["main"], [part for part in (found["interval"], *spreads, found["p"]) if part]
 
 
 def flat(values: Any, name: str = "") -> list[tuple[str, str]]:

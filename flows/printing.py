@@ -14,7 +14,8 @@ from rich.tree import Tree
 
 def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The result table, one line an arm and reading; what is too wide for a terminal stands in the report."""
-    names = [name for name in rows[0] if name != "AUPRC vs reference"] if rows else []
+    unshown = {"AUPRC vs reference", *({"Seeds"} if all(row.get("Seeds") == "1" for row in rows) else ())}
+    names = [name for name in rows[0] if name not in unshown] if rows else []
     table = Table(title="Results on the test stays (percent, ± sd of the bootstraps)", title_justify="left",
                   padding=(0, 1, 0, 0), box=None)
     for name in names:

@@ -54,5 +54,8 @@ def test_a_second_seed_trains_once_more_and_shares_all_else(server: ScriptedServ
     assert cost["sft_labels"]["training_seconds"] > 1.0 and cost["sft_labels"]["untimed_stages"] == 0
     assert cost["sft_labels"]["training_tokens"] > 0 and cost["decomposition"]["stages"] == 0
     assert all(row["seconds_per_patient"] > 0.0 and row["price_per_1000"] > 0.0 for row in cost.values())
+    artifacts = tmp_path / "workspace" / "artifacts"
+    manifests = [json.loads(manifest.read_text()) for manifest in artifacts.glob("*/*/manifest.json")]
+    assert manifests and all(0.0 <= one["seconds"] <= one["finished"] - one["started"] for one in manifests)
     again = last_json(eag_rl(*arguments, *more))
     assert ran(again) == set() and again["result"] == second["result"]
