@@ -48,7 +48,13 @@ class Evaluation(Section):
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
-    validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
+    validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked "
+                                                   "and arms are recalibrated.")
+    recalibrate: bool = Field(False, description="Ask every arm for the validation stays too, and recalibrate its "
+                              "risks on them: as many answers more as there are such stays. With fewer than about 50 "
+                              "of them, as in all small studies, the map is mostly noise.")
+    policy_seeds: int = Field(1, ge=1, le=100, description="Trainings of each trained arm, with the seeds study.seed, "
+                              "study.seed + 1, ...; the table has their mean and spread. The search is shared.")
     experts: tuple[Literal["concare", "gru"], ...] = Field(
         (), description="Further experts trained for comparison; they guide nothing.")
     bootstraps: int = Field(100, ge=2, le=100_000, description="Bootstrap resamples of mean and standard deviation "
@@ -59,6 +65,9 @@ class Evaluation(Section):
                                      "answers; (): it shows no patient and no search tree.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
+    gpu_hour_price: float | None = Field(None, ge=0.0, le=1e6, description="Price of an hour of the machine where a "
+                                         "GPU answers, in any currency; none: the report names no money.")
+    cpu_hour_price: float | None = Field(None, ge=0.0, le=1e6, description="The same where a CPU answers.")
 
 
 

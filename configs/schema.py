@@ -59,4 +59,7 @@ class Config(Section):
                              "so their perturbations are not the others'")
         if self.cohort.split == "paper" and self.cohort.source != "tjh":
             raise ValueError(f"cohort.split=paper needs cohort.source=tjh, not {self.cohort.source}")
+        if self.study.seed + self.evaluation.policy_seeds > 2**31:
+            raise ValueError(f"study.seed={self.study.seed} with evaluation.policy_seeds="
+                             f"{self.evaluation.policy_seeds}: the last seed must be below 2**31")
         return self

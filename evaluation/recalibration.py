@@ -17,6 +17,8 @@ from evaluation.calibration import logistic, logit
 from evaluation.metrics import Floats, checked
 
 Recalibration = Callable[[Floats], Floats]
+# Validation stays below which two parameters, and steps all the more, are mostly noise.
+ENOUGH = 50
 
 
 def platt(labels: ArrayLike, risks: ArrayLike) -> Recalibration:
@@ -57,3 +59,8 @@ def isotonic(labels: ArrayLike, risks: ArrayLike) -> Recalibration:
 
 
 METHODS: dict[str, Callable[[ArrayLike, ArrayLike], Recalibration]] = {"platt": platt, "isotonic": isotonic}
+
+
+def few(stays: object) -> int | None:
+    """The number of validation stays where it is below `ENOUGH`, else None (also where there is none)."""
+    return stays if isinstance(stays, int) and stays < ENOUGH else None

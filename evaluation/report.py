@@ -22,6 +22,7 @@ from contracts.frames import READINGS, VERDICTS
 from evaluation import (
     case_study,
     clinical_plots,
+    cost,
     descent,
     gain_plots,
     gain_wording,
@@ -29,6 +30,7 @@ from evaluation import (
     plots,
     power,
     radar,
+    recalibration,
     search_tree,
     tables,
     tripod,
@@ -77,6 +79,7 @@ class ReportBundle:
         findings: of the check of the cohort, each with level, value, rule, next_step.
         appraisal: differences, calibration, decision curves, subgroups and power.
         gain: controls of the overlap with the expert, entropy against uncertainty.
+        costs: seconds and tokens of each policy arm.
         smallest_cell: smallest count of stays that the appraisal shows.
         settings: the configuration, nested.
         provenance: all that the report was made from, sources first (`descent.links`).
@@ -104,6 +107,7 @@ class ReportBundle:
     findings: Sequence[Mapping[str, Any]] | None = None
     appraisal: Appraisal | None = None
     gain: Gain | None = None
+    costs: cost.Costs | None = None
     smallest_cell: int = 5
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Sequence[Link] = ()
@@ -129,7 +133,10 @@ def render(bundle: ReportBundle) -> str:
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
                            **_appraised(bundle), **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)),
-                           **_told(bundle), resamples=bundle.table["resamples"][0],
+                           **_told(bundle), most_seeds=bundle.table["seeds"].max(),
+                           cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
+                           stage_grid=None if bundle.costs is None else cost.stages_grid(bundle.costs),
+                           resamples=bundle.table["resamples"][0],
                            interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
                            test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
@@ -159,7 +166,10 @@ def _few(stays: int, positives: int) -> list[str]:
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:
-    return f"{100 * row[f'{name}_point']:.1f} % (± {100 * row[f'{name}_sd']:.1f})"
+    spread = f"± {100 * row[f'{name}_sd']:.1f}"
+    if row[f"{name}_seed_sd"] is not None:
+        spread += f" over patients, ± {100 * row[f'{name}_seed_sd']:.1f} over {row['seeds']} seeds"
+    return f"{100 * row[f'{name}_point']:.1f} % ({spread})"
 
 
 def _compared(row: Mapping[str, Any], reference: str) -> str:
@@ -187,11 +197,12 @@ def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[st
 
 
 def _lines(text: str) -> tuple[str, list[str]]:
-    """A cell's first figure, then its interval, its mean ± sd, and its p-values."""
+    """A cell's first figure, then its interval, its mean ± sd, its spread over seeds, and its p-values."""
     found = _CELL.fullmatch(text)
     if found is None:
         return text, []
-    return found["main"], [part for part in (found["interval"], found["spread"], found["p"]) if part]
+    spreads = (found["spread"] or "").split("; ")
+    return found["main"], [part for part in (found["interval"], *spreads, found["p"]) if part]
 
 
 def flat(values: Any, name: str = "") -> list[tuple[str, str]]:
@@ -308,13 +319,16 @@ def _appraised(bundle: ReportBundle) -> dict[str, Any]:
                 for one in bundle.findings or ()]
     found = bundle.appraisal
     if found is None:
-        names = ("difference_grid", "power_grid", "calibration_grid", "subgroup_grid", "power_note", "recalibrated")
+        names = ("difference_grid", "power_grid", "calibration_grid", "subgroup_grid", "power_note", "recalibrated",
+                 "recalibration_grid", "few_validation")
         return {**dict.fromkeys(names), "warnings": warnings}
     stays, positives = int(bundle.table["n"][0]), int(bundle.table["positives"][0])
     return {"difference_grid": wording.differences(found.differences), "power_grid": wording.power_table(found.power),
             "calibration_grid": wording.calibration(found.calibration), "warnings": warnings,
             "subgroup_grid": wording.subgroups(found.subgroups, subgroup_keys(bundle)),
             "power_note": wording.power_note(found.power, tables.main_arm(bundle.table), stays, positives),
+            "recalibration_grid": wording.recalibration(found.calibration),
+            "few_validation": recalibration.few(found.calibration["validation_stays"].min()),
             "recalibrated": bool((found.calibration["recalibration"] != "none").any())}
 
 

@@ -5,7 +5,9 @@ In goes the same `ReportBundle` as the page's, out comes text.
 
 from __future__ import annotations
 
-from evaluation import descent, gain_wording, radar, tables, wording
+import polars as pl
+
+from evaluation import cost, descent, gain_wording, radar, recalibration, tables, wording
 from evaluation.report import ReportBundle, headline, subgroup_keys, trails
 
 
@@ -18,17 +20,22 @@ def markdown(bundle: ReportBundle) -> str:
              f"AUROC and AUPRC in percent: value on all test stays, [95 % interval over "
              f"{table['interval_resamples'][0]} bootstrap resamples of patients], (mean ± standard deviation over "
              f"{table['resamples'][0]}). Differences to {bundle.reference} are paired, in points; “Holm” is their p "
-             "corrected over the arms of the same reading."]
+             "corrected over the arms of the same reading.", *_seeds(max(table["seeds"].to_list()))]
     parts += ["\n".join(f"- {name}: {title}; {how}" for name, title, how in bundle.arms)] if bundle.arms else []
     if found is not None:
         parts += ["## Differences", _or_absent(wording.differences(found.differences), "No arm has a reference."),
                   "## Power", *(wording.power_note(found.power, tables.main_arm(table), stays, positives)
                                 or ["No comparison, so no power."]),
                   "## Calibration", wording.markdown(wording.calibration(found.calibration)),
+                  *_recalibrated(found.calibration),
                   "## Subgroups", wording.markdown(wording.subgroups(found.subgroups, subgroup_keys(bundle))),
                   f"Counts below {bundle.smallest_cell} stays, and what would give them away, are hidden."]
     parts += gain_wording.for_text(bundle.gain, tables.main_arm(table))
     parts += ["## Several measures at once", wording.markdown(radar.grid(table, bundle.overlap))]
+    if bundle.costs is not None:
+        parts += ["## Cost", wording.markdown(cost.arms_grid(bundle.costs)),
+                  "Training: wall time of all stages that the adapter comes from, those shared with other arms counted "
+                  "in full. Judging: wall time without the start of the server."]
     parts += ["## Validity of the cohort", *_warnings(bundle), *_lineage(bundle)]
     parts += ["## Checklists", "TRIPOD+AI and TRIPOD-LLM, pre-filled: tripod.md."] if bundle.checklists else []
     parts += ["## Limits",
@@ -45,6 +52,22 @@ def _lineage(bundle: ReportBundle) -> list[str]:
             for arm, links in trails(bundle).items()]
     return ["## Lineage", descent.mermaid(descent.condensed(bundle.provenance)),
             "What the figures of each arm rest on, with the first digits of its sha256:", "\n".join(ways)]
+
+
+def _seeds(most: int) -> list[str]:
+    if most < 2:
+        return []
+    return ["“Seeds” counts the trainings that a row is the mean of; “seeds ±” is the standard deviation over them, "
+            "the ± before it over resamples of patients. Intervals and differences are over resamples of trainings and "
+            "then patients. Calibration, subgroups and power are those of the first seed."]
+
+
+def _recalibrated(calibration: pl.DataFrame) -> list[str]:
+    grid = wording.recalibration(calibration)
+    few = recalibration.few(calibration["validation_stays"].min())
+    warning = f" Only {few} validation stays: the maps are mostly noise." if few else ""
+    return ["### Recalibrated", wording.markdown(grid),
+            f"Fitted on validation stays and on no test stay.{warning}"] if grid[1] else []
 
 
 def _or_absent(grid: wording.Grid, words: str) -> str:

@@ -10,24 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from evaluation import metrics, statistics, wording
+from evaluation import metrics, seeds, statistics, wording
 from evaluation.calibration import ece
 from evaluation.metrics import MEASURES, Floats, Ints
 from evaluation.paper_figures import Figures
-from evaluation.risks import REFERENCE, Judged, arms_of, counterpart, judged
+from evaluation.risks import REFERENCE, Judged, arms_of, counterpart
 
 # The method itself: what headline, case study and calibration are about, whatever its figures are.
 METHOD = "stage1+2"
-HEADERS = ("Arm", "Risk", "n", "Parsed", "AUROC", "AUPRC", "Brier", "AUROC vs reference", "AUPRC vs reference")
+HEADERS = ("Arm", "Risk", "n", "Seeds", "Parsed", "AUROC", "AUPRC", "Brier", "AUROC vs reference", "AUPRC vs reference")
 _STATISTICS = ("point", "mean", "sd", "low", "high")
 _GAP = ("point", "low", "high", "p")
 COMPARED = ("auroc", "auprc")
 SCHEMA: dict[str, Any] = {
-    "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64, "parse_rate": pl.Float64,
+    "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64, "seeds": pl.Int64,
+    "parse_rate": pl.Float64,
     "well_formed_rate": pl.Float64, "truncated": pl.Int64, "stated_instead": pl.Int64, "ece": pl.Float64,
-    **{f"{name}_{what}": pl.Float64 for name in MEASURES for what in _STATISTICS},
+    **{f"{name}_{what}": pl.Float64 for name in MEASURES for what in (*_STATISTICS, "seed_sd")},
     **{f"{name}_gap_{what}": pl.Float64 for name in COMPARED for what in (*_GAP, "p_holm")},
     **{f"paper_{name}": pl.Float64 for name in COMPARED},
     "resamples": pl.Int64, "interval_resamples": pl.Int64, "redrawn": pl.Int64}
@@ -35,8 +37,11 @@ SCHEMA: dict[str, Any] = {
 
 def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str = REFERENCE,
             patients: Mapping[str, str] | None = None, paper: Figures | None = None,
-            interval_bootstraps: int = 1000) -> pl.DataFrame:
+            interval_bootstraps: int = 1000, retrained: Sequence[pl.DataFrame] = ()) -> pl.DataFrame:
     """Measures every arm, with each reading of its risk, on the same resamples.
+
+    Of an arm that was trained with several seeds the row holds means over its trainings; mean and standard deviation
+    are over resamples of patients, intervals and differences over resamples of trainings and patients (see `seeds`).
 
     Args:
         verdicts: contract VERDICTS and the columns `verdicts.EXTRAS`; every arm judged the same stays.
@@ -47,23 +52,29 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
         patients: stay to patient, where a patient may have several stays.
         paper: figures of the paper, beside.
         interval_bootstraps: resamples of intervals, differences and p-values; the first of them are those above.
+        retrained: verdicts of further trainings, one frame for each seed, with those of the arms that are trained.
 
     Returns:
-        Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `stated_instead` counts answers
-        whose tokens did not tell the risk, so that the stated number stands in; `gap_p_holm` is `gap_p` corrected over
-        the arms of the same reading, for each measure (Holm 1979).
+        Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `seeds` counts the trainings,
+        `seed_sd` is the spread over them (none for one); `stated_instead` counts answers of all trainings whose tokens
+        did not tell the risk, so that the stated number stands in, `truncated` likewise; `gap_p_holm` is `gap_p`
+        corrected over the arms of the same reading, for each measure (Holm 1979).
 
     Raises:
         ContractError: the verdicts break their contract.
         DataError: arms judged other stays or labels, or a class is missing.
     """
-    arms, found = arms_of(verdicts), judged(verdicts)
+    trainings = [verdicts, *retrained]
+    every = seeds.all_judged(trainings)
+    parts, found = [arms_of(frame) for frame in trainings], every[0]
     drawn = drawn_of(found, max(bootstraps, interval_bootstraps), seed, patients)
-    measured = {key: _measured(risks, found.labels, drawn) for key, risks in found.risks.items()}
+    measured = {key: _measured([one.risks[key] for one in every if key in one.risks], found.labels, drawn, seed)
+                for key in found.risks}
     rows = []
     for (arm, reading), values in measured.items():
         other = counterpart((arm, reading), measured, reference)
-        rows.append({**_counts(arms[arm], arm, reading), **_spread(values, bootstraps, interval_bootstraps),
+        rows.append({**_counts([part[arm] for part in parts if arm in part], arm, reading),
+                     **_spread(values, bootstraps, interval_bootstraps),
                      **_gaps(values, measured[other] if other else None, interval_bootstraps), **_beside(arm, paper),
                      "resamples": bootstraps, "interval_resamples": interval_bootstraps, "redrawn": drawn.redrawn})
     return _corrected(pl.DataFrame(rows, schema=SCHEMA))
@@ -77,35 +88,47 @@ def drawn_of(found: Judged, count: int, seed: int, patients: Mapping[str, str] |
 
 @dataclass(frozen=True)
 class _Measured:
-    """One arm under one reading: each measure on all stays and on each resample, and the calibration error."""
+    """One arm under one reading, mean over its trainings: each measure on all stays, its spread over the trainings, on
+    each resample of patients, on each resample of trainings and patients; and the calibration error."""
 
     whole: dict[str, float]
-    resampled: dict[str, Floats]
+    seed_sd: dict[str, float | None]
+    by_patients: dict[str, Floats]
+    by_both: dict[str, Floats]
     ece: float
 
 
-def _measured(risk: Floats, truth: Ints, drawn: statistics.Resamples) -> _Measured:
-    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk),
-             "brier": metrics.brier(truth, risk)}
-    return _Measured(whole, {name: statistics.measure(name, truth, risk, drawn) for name in MEASURES},
-                     ece(truth, risk))
+def _measured(trainings: Sequence[Floats], truth: Ints, drawn: statistics.Resamples, seed: int) -> _Measured:
+    """Of the risks that each training gave, (n,) each."""
+    points = [seeds.measured(truth, risk) for risk in trainings]
+    each = {name: np.stack([statistics.measure(name, truth, risk, drawn) for risk in trainings]) for name in MEASURES}
+    return _Measured({name: float(np.mean([one[name] for one in points])) for name in MEASURES},
+                     {name: seeds.spread([one[name] for one in points]) for name in MEASURES},
+                     {name: values.mean(axis=0) for name, values in each.items()},
+                     {name: seeds.over_seeds(values, seed) for name, values in each.items()},
+                     float(np.mean([ece(truth, risk) for risk in trainings])))
 
 
-def _counts(part: pl.DataFrame, arm: str, reading: str) -> dict[str, Any]:
-    return {"arm": arm, "reading": reading, "n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),
-            "parse_rate": metrics.parse_rate(part), "well_formed_rate": int(part["well_formed"].sum()) / part.height,
-            "truncated": int(part["truncated"].sum()),
-            "stated_instead": int((part["reading"] == "stated").sum()) if reading == "tokens" else 0}
+def _counts(parts: Sequence[pl.DataFrame], arm: str, reading: str) -> dict[str, Any]:
+    """What the answers of all trainings were like."""
+    answers = pl.concat(parts)
+    return {"arm": arm, "reading": reading, "n": parts[0].height,
+            "positives": int(parts[0]["label"].cast(pl.Int64).sum()), "seeds": len(parts),
+            "parse_rate": metrics.parse_rate(answers),
+            "well_formed_rate": int(answers["well_formed"].sum()) / answers.height,
+            "truncated": int(answers["truncated"].sum()),
+            "stated_instead": int((answers["reading"] == "stated").sum()) if reading == "tokens" else 0}
 
 
-def _spread(found: _Measured, bootstraps: int, intervals: int) -> dict[str, float]:
-    """Value, mean and sd over the first `bootstraps` resamples, interval over the first `intervals`."""
-    cells = {"ece": found.ece}
+def _spread(found: _Measured, bootstraps: int, intervals: int) -> dict[str, float | None]:
+    """Value, mean and sd over the first `bootstraps` resamples, interval over the first `intervals`, sd over seeds."""
+    cells: dict[str, float | None] = {"ece": found.ece}
     for name, point in found.whole.items():
-        spread = statistics.summary(point, found.resampled[name][:bootstraps])
-        low, high = statistics.interval(found.resampled[name][:intervals])
+        over = statistics.summary(point, found.by_patients[name][:bootstraps])
+        low, high = statistics.interval(found.by_both[name][:intervals])
         cells |= {f"{name}_{what}": value for what, value in
-                  zip(_STATISTICS, (point, spread.mean, spread.sd, low, high), strict=True)}
+                  zip(_STATISTICS, (point, over.mean, over.sd, low, high), strict=True)}
+        cells[f"{name}_seed_sd"] = found.seed_sd[name]
     return cells
 
 
@@ -114,8 +137,8 @@ def _gaps(found: _Measured, other: _Measured | None, intervals: int) -> dict[str
         return {f"{name}_gap_{what}": None for name in COMPARED for what in _GAP}
     cells: dict[str, float | None] = {}
     for name in COMPARED:
-        gap = statistics.difference(found.whole[name] - other.whole[name], found.resampled[name][:intervals],
-                                    other.resampled[name][:intervals])
+        gap = statistics.difference(found.whole[name] - other.whole[name], found.by_both[name][:intervals],
+                                    other.by_both[name][:intervals])
         cells |= {f"{name}_gap_{what}": getattr(gap, what) for what in _GAP}
     return cells
 
@@ -144,14 +167,15 @@ def headers(table: pl.DataFrame) -> list[str]:
 
 
 def cells(table: pl.DataFrame) -> list[list[str]]:
-    """The table as text, AUROC and AUPRC in percent: "value on all stays [95 % interval] (mean ± sd)"."""
+    """The table as text, AUROC and AUPRC in percent: "value on all stays [95 % interval] (mean ± sd)"; of several
+    trainings "(mean ± sd; seeds ± sd over them)"."""
     rows = []
     for row in table.iter_rows(named=True):
-        texts = [row["arm"], row["reading"], str(row["n"]),
+        texts = [row["arm"], row["reading"], str(row["n"]), str(row["seeds"]),
                  "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %",
                  _percent(row, "auroc"), _percent(row, "auprc"),
                  f"{row['brier_point']:.3f} [{row['brier_low']:.3f}, {row['brier_high']:.3f}] "
-                 f"({row['brier_mean']:.3f} ± {row['brier_sd']:.3f})",
+                 f"({row['brier_mean']:.3f} ± {row['brier_sd']:.3f}{_over_seeds(row['brier_seed_sd'], '.3f')})",
                  _gap(row, "auroc"), _gap(row, "auprc")]
         if _has_paper(table):
             texts.append("–" if row["paper_auroc"] is None
@@ -188,7 +212,14 @@ def _has_paper(table: pl.DataFrame) -> bool:
 
 def _percent(row: Mapping[str, Any], name: str) -> str:
     point, low, high, mean, sd = (100 * row[f"{name}_{what}"] for what in ("point", "low", "high", "mean", "sd"))
-    return f"{point:.1f} [{low:.1f}, {high:.1f}] ({mean:.1f} ± {sd:.1f})"
+    over = row[f"{name}_seed_sd"]
+    return (f"{point:.1f} [{low:.1f}, {high:.1f}] ({mean:.1f} ± {sd:.1f}"
+            f"{_over_seeds(None if over is None else 100 * over, '.1f')})")
+
+
+def _over_seeds(spread: float | None, form: str) -> str:
+    """Spread over several trainings, as the rest of a cell's bracket."""
+    return "" if spread is None else f"; seeds ± {spread:{form}}"
 
 
 def _gap(row: Mapping[str, Any], name: str) -> str:

@@ -39,6 +39,20 @@ def calibration(frame: pl.DataFrame) -> Grid:
     return heads, rows
 
 
+def recalibration(frame: pl.DataFrame) -> Grid:
+    """Of `appraisal.CALIBRATION` the arms that were recalibrated, one line for each arm and reading: Brier score and
+    calibration error as they were and after each method."""
+    heads = ["Arm", "Risk", "Validation stays", "Brier", "after Platt", "after isotonic", "ECE", "after Platt",
+             "after isotonic"]
+    lines: dict[Key, dict[str, Mapping[str, Any]]] = {}
+    for row in frame.iter_rows(named=True):
+        lines.setdefault((row["arm"], row["reading"]), {})[row["recalibration"]] = row
+    return heads, [[*key, str(found["platt"]["validation_stays"]),
+                    *(f"{found[method][name]:.3f}" for name in ("brier", "ece_uniform")
+                      for method in ("none", "platt", "isotonic"))]
+                   for key, found in lines.items() if "platt" in found]
+
+
 def subgroups(frame: pl.DataFrame, keys: Sequence[Key]) -> Grid:
     """Some arms of `subgroups.SCHEMA`: one line for each group; mean risk is the first arm's."""
     heads = ["Group", "n", "Outcome 1", *(f"AUROC [%]: {', '.join(key)}" for key in keys), "Observed", "Mean risk"]

@@ -17,7 +17,7 @@ from tasks.rl import rl
 from tasks.session import Session
 from tasks.sft import sft
 from tasks.trajectories import trajectories
-from tasks.verdicts import verdicts
+from tasks.verdicts import validation_verdicts, verdicts
 
 
 def needs_policy(config: Config, arms: Iterable[str]) -> bool:
@@ -25,38 +25,68 @@ def needs_policy(config: Config, arms: Iterable[str]) -> bool:
     return any(config.arms[name].adapter in ("trajectories", "rl") for name in arms)
 
 
-def policy_of(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
+def policy_of(session: Session, name: str, study: Mapping[str, Artifact], training: int = 1) -> dict[str, Artifact]:
     """Makes, or finds, what an arm answers with.
 
     Args:
         name: of the arm, in `session.config.arms`.
-        study: artifacts of the study: cohort, readings, patients and base at least.
+        study: artifacts of the study: cohort, readings, patients and base at least; of a further training without the
+            study's own sft and rl (see `retrained`).
+        training: 1: with the study's seed; 2: with the next. Only what is trained differs.
 
     Returns:
         patients, base and, unless the base model answers, adapter.
     """
     arm, (config, own) = session.config.arms[name], for_arm(session.config, name)
-    prepared, trained, made = session.of(config), session.of(own), dict(study)
-    label = name if arm.prepare else ""
+    prepared, trained, made = session.of(config), session.of(seeded(own, training)), dict(study)
+    label, told = name if arm.prepare else "", said(name, training)
     if label:
         made |= {"patients": worded(prepared, made, label), "base": base.run(prepared, {}, arm=label)}
     answering = only(made, "patients", "base")
     from_trajectories = arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
     if from_trajectories and (label or "sft" not in made):
-        made["trajectories"] = trajectories.run(prepared, only(made, "cohort", "patients", "base"), arm=label)
-        made["sft"] = sft.run(prepared, only(made, "patients", "base", "trajectories"), arm=label)
+        made |= stage_1(prepared, made, label, training)
     if arm.adapter == "trajectories":
         if arm.train:
-            made["sft"] = sft.run(trained, only(made, "patients", "base", "trajectories"), arm=name)
+            made["sft"] = sft.run(trained, only(made, "patients", "base", "trajectories"), arm=told)
         return {**answering, "adapter": made["sft"]}
     if arm.adapter == "labels":
-        return {**answering, "adapter": labels.run(trained, answering, arm=name)}
+        return {**answering, "adapter": labels.run(trained, answering, arm=told)}
     if arm.adapter == "rl":
         start = only(made, "sft") if from_trajectories else {}
         if from_trajectories and not label and not arm.train and "rl" in made:
             return {**answering, "adapter": made["rl"]}
-        return {**answering, "adapter": rl.run(trained, {**only(made, "cohort"), **answering, **start}, arm=name)}
+        return {**answering, "adapter": rl.run(trained, {**only(made, "cohort"), **answering, **start}, arm=told)}
     return answering
+
+
+def stage_1(session: Session, made: Mapping[str, Artifact], arm: str, training: int) -> dict[str, Artifact]:
+    """The trajectories, searched with the study's seed whichever training it is, and the adapter trained on them."""
+    found = made["trajectories"] if "trajectories" in made and not arm else trajectories.run(
+        session, only(made, "cohort", "patients", "base"), arm=arm)
+    inputs = {**only(made, "patients", "base"), "trajectories": found}
+    return {"trajectories": found,
+            "sft": sft.run(session.of(seeded(session.config, training)), inputs, arm=said(arm, training))}
+
+
+def retrained(session: Session, study: Mapping[str, Artifact], training: int) -> dict[str, Artifact]:
+    """The study's artifacts for a further training: stage 1 anew, stage 2 left to the arms; all else is shared."""
+    made = {role: artifact for role, artifact in study.items() if role not in ("sft", "check", "rl")}
+    arms = [session.config.arms[name] for name in session.config.evaluation.arms]
+    if any(arm.adapter in ("trajectories", "rl") and arm.start == "trajectories" and not arm.prepare for arm in arms):
+        made |= stage_1(session, made, "", training)
+    return made
+
+
+def seeded(config: Config, training: int) -> Config:
+    """The configuration with the seed of a training; that of the first is the study's own."""
+    study = config.study.model_copy(update={"seed": config.study.seed + training - 1})
+    return config.model_copy(update={"study": study})
+
+
+def said(arm: str, training: int) -> str:
+    """What is said of a stage that runs for an arm (empty: for the study) and a training."""
+    return ".".join(filter(None, [arm, f"seed{training}" if training > 1 else ""]))
 
 
 def with_patients(session: Session, made: Mapping[str, Artifact]) -> dict[str, Artifact]:
@@ -88,10 +118,29 @@ def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artif
     return readings.run(other, {"cohort": cohort, "expert": trained}, arm=architecture)
 
 
-def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> Artifact:
-    """The verdicts of an arm."""
-    own = session.of(for_arm(session.config, name)[1])
-    return verdicts.run(own, policy_of(session, name, study), variant=name)
+def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The verdicts of an arm on the test stays and, where it is to be recalibrated, on validation stays, by role."""
+    own, policy = session.of(for_arm(session.config, name)[1]), policy_of(session, name, study)
+    made = {f"verdicts.{name}": verdicts.run(own, policy, variant=name)}
+    if session.config.evaluation.recalibrate:
+        made[f"validation.{name}"] = validation_verdicts.run(own, policy, variant=name)
+    return made
+
+
+def judged_again(session: Session, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The verdicts of the second and each further training of every arm that is trained, by role.
+
+    They are asked for the same stays in the same way (the study's seed) as the first.
+    """
+    section, made = session.config.evaluation, dict[str, Artifact]()
+    arms = [name for name in section.arms if session.config.arms[name].adapter != "none"]
+    for training in range(2, section.policy_seeds + 1) if arms else ():
+        again = retrained(session, study, training)
+        for name in arms:
+            own = session.of(for_arm(session.config, name)[1])
+            made[f"seed{training}.verdicts.{name}"] = verdicts.run(
+                own, policy_of(session, name, again, training), variant=name, arm=said("", training))
+    return made
 
 
 def only(artifacts: Mapping[str, Artifact], *roles: str) -> dict[str, Artifact]:

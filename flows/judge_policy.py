@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.arms import judged, needs_policy, only, other_expert, with_patients
+from flows.arms import judged, judged_again, needs_policy, only, other_expert, with_patients
 from flows.opening import Artifacts, given, handed, open_session
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
@@ -14,7 +14,8 @@ from tasks.report import report
 
 @flow(name="judge-policy", flow_run_name="judge-{config}")
 def judge_policy(config: str = "demo", overrides: list[str] | None = None, made: Artifacts | None = None) -> Artifacts:
-    """Asks every arm for every test stay, compares them with the simple models, and writes the report.
+    """Asks every arm (each training of it) for every test stay, compares them with the simple models, and writes the
+    report.
 
     Args:
         config: name of a shipped configuration, or path of a YAML file.
@@ -24,8 +25,9 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
     session = open_session(config, overrides or ())
     before = tune_policy if needs_policy(session.config, session.config.evaluation.arms) else train_expert
     artifacts = with_patients(session, given(made, before, config, overrides or []))
-    arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
-    artifacts |= arms
+    asked = [judged(session, arm, artifacts) for arm in session.config.evaluation.arms]
+    for verdicts in [*asked, judged_again(session, artifacts)]:
+        artifacts |= verdicts
     others = {f"readings.{name}": other_expert(session, name, artifacts["cohort"])
               for name in session.config.evaluation.experts}
     artifacts["baselines"] = baselines.run(

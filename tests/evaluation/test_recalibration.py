@@ -57,3 +57,7 @@ def test_one_and_the_same_risk_becomes_the_share_of_the_outcome() -> None:
 def test_validation_of_one_class_is_refused(name: str) -> None:
     with pytest.raises(DataError, match="all 2 labels are 0"):
         recalibration.METHODS[name]([0, 0], [0.1, 0.2])
+
+
+def test_few_validation_stays_are_told_and_enough_or_none_are_not() -> None:
+    assert [recalibration.few(stays) for stays in (6, 49, 50, None)] == [6, 49, None, None]

@@ -162,7 +162,7 @@ def test_tables_have_scopes_and_pictures_have_words(page: _Page) -> None:
     assert len(pictures) == len(page.all("svg")) == 13
     known = {attributes.get("id") for _, attributes in page.tags}
     assert all(set((attributes["aria-labelledby"] or "").split()) <= known for attributes in pictures)
-    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 20
+    assert len(page.all("h1")) == 1 and len(page.all("h2")) == 21
 
 
 def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle: ReportBundle) -> None:
@@ -297,6 +297,7 @@ def test_nested_values_become_dotted_rows() -> None:
 def test_too_few_stays_of_one_outcome_come_before_every_figure(positives: int, warned: bool) -> None:
     table = pl.DataFrame({"arm": ["expert"], "reading": ["model"], "n": [40], "positives": [positives],
                           **{f"{name}_{part}": [0.5] for name in ("auroc", "auprc", "brier")
-                             for part in ("point", "mean", "sd")}, "auroc_gap_p": [None]})
+                             for part in ("point", "mean", "sd")},
+                          **{f"{name}_seed_sd": [None] for name in ("auroc", "auprc")}, "auroc_gap_p": [None]})
     first = headline(table, "decomposition")[0]
     assert first.startswith(f"Only {min(positives, 40 - positives)} of the 40 test stays") == warned

@@ -2,6 +2,7 @@ import polars as pl
 import pytest
 
 from evaluation import appraisal, wording
+from evaluation.report import grouped
 from evaluation.subgroups import SCHEMA
 
 POWER = pl.DataFrame([{"arm": "stage1", "reading": reading, "reference": "decomposition", "sd_of_difference": 0.02,
@@ -39,6 +40,22 @@ def test_a_slope_without_interval_and_no_slope_at_all() -> None:
     _, lines = wording.calibration(pl.DataFrame([row, plain], schema=appraisal.CALIBRATION))
     assert lines[0][2] == "platt, n = 40" and lines[0][-2:] == ["−0.50 [−0.90, 0.00]", "4.00"]
     assert lines[1][2] == "no" and lines[1][-1] == "–"
+
+
+def test_only_recalibrated_arms_stand_in_their_table_with_figures_before_and_after() -> None:
+    rows = [{"arm": arm, "reading": "tokens", "recalibration": method, "mean_risk": 0.3, "observed": 0.4,
+             "validation_stays": None if method == "none" else 21, "brier": brier, "ece_uniform": 2 * brier,
+             "ece_quantile": 0.06} for arm, method, brier in (
+                 ("vanilla", "none", 0.3), ("stage1", "none", 0.2), ("stage1", "platt", 0.125),
+                 ("stage1", "isotonic", 0.15))]
+    heads, lines = wording.recalibration(pl.DataFrame(rows, schema=appraisal.CALIBRATION))
+    assert lines == [["stage1", "tokens", "21", "0.200", "0.125", "0.150", "0.400", "0.250", "0.300"]]
+    assert len(heads) == len(lines[0])
+
+
+def test_a_cell_of_several_seeds_is_split_into_its_lines() -> None:
+    assert grouped([["stage1", "97.3 [94.3, 99.4] (97.1 ± 1.5; seeds ± 0.4)"]]) == [
+        ("stage1", [[("97.3", ["[94.3, 99.4]", "97.1 ± 1.5", "seeds ± 0.4"])]])]
 
 
 def test_markdown_keeps_its_columns_whatever_a_cell_holds() -> None:

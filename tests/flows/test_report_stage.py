@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard
 
 import tasks.cohort
 import tasks.report
+import tasks.report_inputs
 from configs.load import load
+from contracts.errors import ContractError
 from contracts.frames import TRAJECTORIES
 from contracts.patients import PATIENTS
 from ehr.cohort import read
@@ -27,21 +29,45 @@ from tasks.report_parts import case_arms, cases, tree
 from tasks.stage import Made, Work
 
 CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
+                       "evaluation.policy_seeds=2", "evaluation.recalibrate=true", "evaluation.cpu_hour_price=3.6",
                        f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
 TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power", "faithfulness",
-          "overlap_and_score", "uncertainty", "uncertainty_curves")
+          "overlap_and_score", "uncertainty", "uncertainty_curves", "seeds", "cost", "cost_stages")
 NAMED = ["heart rate", "Glucose"]
+TRAINED = ("stage1", "stage1+2")
 
 
 def _json(folder: Path, name: str, values: Any) -> None:
     (folder / name).write_text(json.dumps(values), encoding="utf-8")
 
 
+def _on_validation(stays: pl.DataFrame) -> pl.DataFrame:
+    """Verdicts of stage 1 on validation stays."""
+    moved = stays.filter(pl.col("split") == "validation").with_columns(split=pl.lit("test"))
+    return verdicts_of("stage1", moved, POLICY_ARMS["stage1"])
+
+
+def _manifest(artifact: Artifact) -> dict[str, Any]:
+    """As the store has it: everything comes from the cohort, which cost nothing, and the cohort from one file; verdicts
+    took 16 seconds on a CPU; those of trained arms come from an adapter that took 30."""
+    role = artifact.kind
+    inputs = {} if role == "cohort" else {"cohort": Artifact("cohort", "cohort-1", "cohort", "0" * 64, "k").to_json()}
+    if role.startswith("verdicts.stage1"):
+        kind = "rl" if role.endswith("+2") else "sft"
+        inputs["adapter"] = Artifact(kind, f"adapter-of-{role}", "", "0" * 64, "k").to_json()
+    return {"artifact": artifact.to_json(), "recipe": {"stage": role, "settings": {"policy.sft.epochs": 2.0}},
+            "inputs": inputs, "sources": {} if inputs else {"labs.csv": "5a" * 32}, "commit": "c" * 40,
+            "tracking_run": "r", "started": 1.0, "finished": 3.0,
+            "seconds": 30.0 if inputs else 0.0,
+            "metrics": {"judging_seconds": 16.0, "on_gpu": 0.0, "tokens": 500.0}}
+
+
 def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     """Folders of all artifacts that the report opens; arms and expert are pretended."""
     inputs = {role: folder / role for role in ("cohort", "patients", "readings", "check", "rl", "baselines",
                                                "trajectories",
-                                               *(f"verdicts.{arm}" for arm in POLICY_ARMS))}
+                                               *(f"verdicts.{arm}" for arm in POLICY_ARMS), "validation.stage1",
+                                               *(f"seed2.verdicts.{arm}" for arm in TRAINED))}
     for place in inputs.values():
         place.mkdir(parents=True)
     tasks.cohort.cohort.make(Work("cohort", session, {}, {}, inputs["cohort"], inputs["cohort"], "run"))
@@ -57,6 +83,10 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
         frame = verdicts_of(arm, stays, skill)
         named = pl.Series("features", [NAMED if read else [] for read in frame["parsed"]])
         frame.with_columns(named).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
+    for arm in TRAINED:
+        verdicts_of(arm, stays, POLICY_ARMS[arm], seed=9).write_parquet(inputs[f"seed2.verdicts.{arm}"]
+                                                                        / "verdicts.parquet")
+    _on_validation(stays).write_parquet(inputs["validation.stage1"] / "verdicts.parquet")
     judge_expert(readings, stays).write_parquet(inputs["baselines"] / "verdicts.parquet")
     _json(inputs["baselines"], "notes.json", {})
     _json(inputs["check"], "check.json", {"before": {"reward": 0.1}, "after": {"reward": 0.2}})
@@ -85,19 +115,13 @@ def _search(folder: Path, stays: list[str]) -> None:
     pl.DataFrame(rows, schema=dict(TRAJECTORIES.dtypes)).write_parquet(folder / "trajectories.parquet")
 
 
-def _manifest(artifact: Artifact) -> dict[str, Any]:
-    """As the store has it: everything comes from the cohort, and the cohort from one file."""
-    source = Artifact("cohort", "cohort-1", "cohort", "0" * 64, "k")
-    inputs = {} if artifact.kind == "cohort" else {"cohort": source.to_json()}
-    return {"artifact": artifact.to_json(), "recipe": {"stage": artifact.kind, "settings": {}}, "inputs": inputs,
-            "sources": {} if inputs else {"labs.csv": "5a" * 32}, "commit": "c" * 40, "tracking_run": "r",
-            "started": 1.0, "finished": 3.0}
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]]:
     folder = tmp_path_factory.mktemp("report")
-    store = SimpleNamespace(manifest=_manifest)
+    rollouts = folder / "rollouts"
+    rollouts.mkdir()
+    pl.DataFrame({"tokens": [40, 60]}).write_parquet(rollouts / "rollouts.parquet")
+    store = SimpleNamespace(manifest=_manifest, folder=lambda _: rollouts)
     session = cast(Any, SimpleNamespace(config=CONFIG, data=None, workspace=folder, store=store))
     inputs = _inputs(folder / "inputs", session)
     artifacts = {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in inputs}
@@ -150,11 +174,57 @@ def test_the_settings_of_the_cohort_and_the_resamples_reach_the_tables(made: tup
     assert "Counts below 5 stays" in (out / "report.md").read_text(encoding="utf-8")
 
 
-def test_the_expert_is_recalibrated_on_validation_stays(made: tuple[Path, Made, set[str]]) -> None:
+def test_expert_and_arms_are_recalibrated_on_validation_stays_in_both_readings(made: tuple[Path, Made, set[str]]
+                                                                               ) -> None:
     rows = pl.read_csv(made[0] / "calibration.csv").filter(pl.col("validation_stays").is_not_null())
-    assert rows["arm"].unique().to_list() == ["expert"] and set(rows["recalibration"]) == {"platt", "isotonic"}
+    assert set(rows.select("arm", "reading").iter_rows()) == {("expert", "model"), ("stage1", "stated"),
+                                                              ("stage1", "tokens")}
+    assert set(rows["recalibration"]) == {"platt", "isotonic"}
     validation = read(made[0].parent / "inputs" / "cohort").stays.filter(pl.col("split") == "validation")
-    assert set(rows["validation_stays"]) == {validation.height}
+    assert set(rows["validation_stays"]) == {validation.height} and validation.height < 50
+    for name in ("report.html", "report.md"):
+        text = (made[0] / name).read_text(encoding="utf-8")
+        assert f"Only {validation.height} validation stays: the maps are mostly noise" in text
+
+
+def test_a_map_never_learns_from_a_test_stay(made: tuple[Path, Made, set[str]]) -> None:
+    inputs = made[0].parent / "inputs"
+    stays = read(inputs / "cohort").stays
+    config = cast(Any, SimpleNamespace(config=CONFIG))
+    folders = {role: inputs / role for role in ("readings", "validation.stage1")}
+    work = Work("report", config, folders, {}, inputs, inputs, "run")
+    held = tasks.report_inputs.validation_of(work, stays)
+    assert {len(labels) for labels, _ in held.values()} == {stays.filter(pl.col("split") == "validation").height}
+    leaking = Work("report", config, {**folders, "validation.stage1": inputs / "verdicts.stage1"}, {}, inputs, inputs,
+                   "run")
+    with pytest.raises(ContractError, match="stays that are not of the validation split"):
+        tasks.report_inputs.validation_of(leaking, stays)
+
+
+def test_rows_of_trained_arms_are_means_over_their_seeds_and_say_so(made: tuple[Path, Made, set[str]]) -> None:
+    out, result, _ = made
+    table = pl.read_csv(out / "table.csv")
+    assert dict(table.select("arm", "seeds").iter_rows()) == {
+        **dict.fromkeys(POLICY_ARMS, 1), **dict.fromkeys(TRAINED, 2), "expert": 1}
+    each = pl.read_csv(out / "seeds.csv").filter((pl.col("arm") == "stage1") & (pl.col("reading") == "tokens"))
+    assert each["seed"].to_list() == [CONFIG.study.seed, CONFIG.study.seed + 1]
+    assert result.metrics["stage1/tokens/auroc"] == pytest.approx(each["auroc"].mean())
+    assert result.metrics["stage1/tokens/auroc_seed_sd"] == pytest.approx(each["auroc"].std())
+    assert "vanilla/tokens/auroc_seed_sd" not in result.metrics
+    assert "over 2 seeds" in (out / "report.md").read_text(encoding="utf-8")
+    assert "how many trainings a row is the mean of" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_each_arm_has_its_cost_on_the_page_and_in_the_text(made: tuple[Path, Made, set[str]]) -> None:
+    out = made[0]
+    rows = {row["arm"]: row for row in pl.read_csv(out / "cost.csv").iter_rows(named=True)}
+    stays = pl.read_csv(out / "table.csv")["n"][0]
+    assert rows["vanilla"]["training_seconds"] == 0.0 and rows["stage1"]["training_seconds"] == 30.0
+    assert (rows["stage1"]["training_tokens"], rows["stage1+2"]["training_tokens"]) == (1000.0, 100.0)
+    assert rows["vanilla"]["seconds_per_patient"] == pytest.approx(16.0 / stays)
+    assert rows["vanilla"]["price_per_1000"] == pytest.approx(16.0 / stays)  # an hour's 3,600 seconds cost 3.6
+    for name in ("report.html", "report.md"):
+        assert "Price of judging 1,000 patients" in (out / name).read_text(encoding="utf-8")
 
 
 def test_warnings_about_the_cohort_stand_on_the_page_and_in_the_text(made: tuple[Path, Made, set[str]]) -> None:
@@ -214,6 +284,7 @@ def test_changing_a_checklist_makes_the_report_anew() -> None:
 
 def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
     wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power",
-              "evaluation.gain", "evaluation.faithfulness", "evaluation.uncertainty"}
+              "evaluation.gain", "evaluation.faithfulness", "evaluation.uncertainty", "evaluation.seeds",
+              "evaluation.cost"}
     assert wanted <= set(code_digests(["tasks.report"]))
     assert not wanted & set(code_digests(["tasks.verdicts"]))
