@@ -128,7 +128,9 @@ def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Ma
     if missing:
         raise ContractError(f"scaling.json does not hold {missing[:3]}", "it holds every feature and `age`",
                             "recompute the cohort")
-    male = joined["sex"].str.to_lowercase().str.starts_with("m").cast(pl.Float64)
+    # 1, 0, or null where it is unknown
+    male = joined["sex"].str.to_lowercase().str.head(1).replace_strict({"m": 1.0, "f": 0.0}, default=None,
+                                                                       return_dtype=pl.Float64)
     columns = [*(joined[name].cast(pl.Float64) for name in (*features, "age")), male]
     moments = [[scaling[name][key] for key in _MOMENTS] for name in (*features, "age")]
     return Table(np.column_stack([column.to_numpy() for column in columns]), np.array([*moments, _SEX]).T,

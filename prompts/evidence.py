@@ -38,7 +38,7 @@ class Case:
     """One stay with its T visits, oldest first; still with its identifier, which `render` does not read.
 
     Attributes:
-        age: [years]. sex: in words.
+        age: [years], None = unknown. sex: in words, "unknown" where it is.
         days: T elapsed days since the first record.
         summaries: T flags; True for the record that summarises all earlier days.
         values: feature to its T values in catalogue units; None = never measured so far.
@@ -47,7 +47,7 @@ class Case:
     stay_id: str
     split: str
     label: int
-    age: float
+    age: float | None
     sex: str
     days: tuple[float, ...]
     summaries: tuple[bool, ...]
@@ -93,7 +93,7 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         ContractError: a value is not finite.
     """
     newest = slice(-section.visits, None)
-    lines = [f"{STATIC}: {number(case.age, section.digits)} years, {_plain(case.sex)}", _header(case, newest)]
+    lines = [f"{STATIC}: {_static(case, section.digits)}", _header(case, newest)]
     shown = [STATIC]
     for name in features:
         feature = catalogue[name]
@@ -105,6 +105,14 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         lines.append(f"{_plain(called)}{unit}: {_listed(values, section.digits)}")
         shown.append(name)
     return Evidence("\n".join(lines), tuple(shown))
+
+
+def _static(case: Case, digits: int) -> str:
+    """Age and sex; one word where neither is known."""
+    if case.age is None and case.sex == UNKNOWN:
+        return UNKNOWN
+    age = f"age {UNKNOWN}" if case.age is None else f"{number(case.age, digits)} years"
+    return f"{age}, {f'sex {UNKNOWN}' if case.sex == UNKNOWN else _plain(case.sex)}"
 
 
 def chosen_features(stays: pl.DataFrame, visits: pl.DataFrame, catalogue: Catalogue, section: Prompts
