@@ -48,6 +48,9 @@ class Evaluation(Section):
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
+    visits: tuple[Literal["last", "first"], ...] = Field(
+        ("last",), description="Visits judged; with `first` each policy arm is also asked with the first visit "
+                               "alone in its prompt, which costs as much again.")
     validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked.")
     experts: tuple[Literal["concare", "gru"], ...] = Field(
         (), description="Further experts trained for comparison; they guide nothing.")
@@ -56,6 +59,28 @@ class Evaluation(Section):
     interval_bootstraps: int = Field(1000, ge=2, le=100_000, description="Resamples of intervals and p-values.")
     temperature: float = Field(0.0, ge=0.0, le=5.0, description="Sampling temperature of the answers; 0: greedy.")
     completion_tokens: int = Field(512, ge=8, le=16_384, description="Most tokens of an answer.")
+
+    @model_validator(mode="after")
+    def _last_visit_is_judged(self) -> Evaluation:
+        if "last" not in self.visits or len(set(self.visits)) < len(self.visits):
+            raise ValueError(f"visits={list(self.visits)}: [last] or [last, first]")
+        return self
+
+
+
+class Transfer(Section):
+    """Judging what one study trained on the test stays of another (method section 8); `eag-rl transfer`."""
+
+    arms: tuple[str, ...] = Field(("decomposition", "stage1", "stage1+2"), min_length=1,
+                                  description="Policy arms of the source study that are judged on the target.")
+    train_target: bool = Field(False, description="Train these arms on the target too, to compare with; off: compare "
+                                                  "with those that the target study has already judged.")
+
+    @model_validator(mode="after")
+    def _arms_once(self) -> Transfer:
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms={list(self.arms)}: each stands once")
+        return self
 
 
 

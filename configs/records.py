@@ -75,7 +75,8 @@ class Cohort(Section):
             raise ValueError(f"outcome=readmission with source={self.source}: only mimic_iv and meds know later "
                              "admissions")
         if self.source == "tjh_external" and self.split != "external":
-            raise ValueError(f"split={self.split} with source=tjh_external: nothing is trained on it, set split=external")
+            raise ValueError(f"split={self.split} with source=tjh_external: nothing is trained on it, set "
+                             "split=external")
         return self
 
 

@@ -23,7 +23,7 @@ from evaluation import clinical_plots, paper_figures, plots, power, tables, word
 from evaluation.appraisal import Appraisal
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
-from evaluation.risks import MODEL, STATED, TOKENS, Key
+from evaluation.risks import FIRST, MODEL, STATED, TOKENS, Key
 from evaluation.svg import SERIES
 
 MOST_STAYS, MOST_TOKENS = 48, 20
@@ -99,6 +99,7 @@ def render(bundle: ReportBundle) -> str:
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
+                           first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)),
                            **_appraised(bundle), resamples=bundle.table["resamples"][0],
                            interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
                            paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
@@ -219,7 +220,7 @@ def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[st
 def _drawn(verdicts: pl.DataFrame) -> list[str]:
     """Arms of the curves: those with a colour, the method's among them."""
     main, simple = tables.main_arm(verdicts), [EXPERT, LOGISTIC, BOOSTING]
-    others = [arm for arm in tables.policy_arms(verdicts) if arm != main]
+    others = [arm for arm in tables.policy_arms(verdicts) if arm != main and not arm.endswith(FIRST)]
     return [*others[:SERIES - 1 - len(simple)], *([main] if main else []), *simple]
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from configs.load import for_arm
 from configs.schema import Config
+from evaluation.risks import FIRST
 from lineage.artifact import Artifact
 from tasks.base import base
 from tasks.expert import expert
+from tasks.first_visit import first_visit
 from tasks.labels import labels
 from tasks.patients import patients
 from tasks.readings import readings
@@ -80,10 +82,17 @@ def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artif
     return readings.run(other, {"cohort": cohort, "expert": trained}, arm=architecture)
 
 
-def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> Artifact:
-    """The verdicts of an arm."""
-    own = session.of(for_arm(session.config, name)[1])
-    return verdicts.run(own, policy_of(session, name, study), variant=name)
+def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The verdicts of an arm, as `verdicts.NAME`, and those of the first visit alone where they are wanted."""
+    config, own = for_arm(session.config, name)
+    policy = policy_of(session, name, study)
+    found = {f"verdicts.{name}": verdicts.run(session.of(own), policy, variant=name)}
+    if "first" in session.config.evaluation.visits:
+        prompts = first_visit.run(session.of(config), {**only(study, "cohort"), **only(policy, "patients")},
+                                  arm=name if session.config.arms[name].prepare else "")
+        found[f"verdicts.{name}{FIRST}"] = verdicts.run(session.of(own), {**policy, "patients": prompts},
+                                                        variant=f"{name}{FIRST}")
+    return found
 
 
 def only(artifacts: Mapping[str, Artifact], *roles: str) -> dict[str, Artifact]:

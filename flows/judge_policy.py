@@ -24,8 +24,8 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
     session = open_session(config, overrides or ())
     before = tune_policy if needs_policy(session.config, session.config.evaluation.arms) else train_expert
     artifacts = with_patients(session, given(made, before, config, overrides or []))
-    arms = {f"verdicts.{arm}": judged(session, arm, artifacts) for arm in session.config.evaluation.arms}
-    artifacts |= arms
+    for arm in session.config.evaluation.arms:
+        artifacts |= judged(session, arm, artifacts)
     others = {f"readings.{name}": other_expert(session, name, artifacts["cohort"])
               for name in session.config.evaluation.experts}
     artifacts["baselines"] = baselines.run(

@@ -189,6 +189,29 @@ def patients_showing(features: Sequence[str], stays: pl.DataFrame, filled: pl.Da
         "expert_features": [expert[case.stay_id] for case in known]}, schema=dict(PATIENTS.dtypes)))
 
 
+def first_visits(known: pl.DataFrame, stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str],
+                 catalogue: Catalogue, section: Prompts) -> pl.DataFrame:
+    """The `patients` frame of stays of which the evidence shows the first record alone.
+
+    Args:
+        known: `patients` of at least these stays: C_exp is theirs, as far as it is shown.
+        stays: contract STAYS. filled: VISITS after LOCF. features: canonical names, in the order of their lines.
+
+    Raises:
+        ContractError: a frame breaks its contract, or a stay has no visit or is not known.
+    """
+    expert = dict(PATIENTS.check(known).select("stay_id", "expert_features").iter_rows())
+    first = cases(stays, filled.filter(pl.col("visit") == pl.col("visit").min().over("stay_id")), catalogue)
+    _same_stays("patients", set(expert) & set(stays["stay_id"]), stays)
+    texts = [render(case, catalogue, section, features) for case in first]
+    return PATIENTS.check(pl.DataFrame({
+        "stay_id": [case.stay_id for case in first], "split": [case.split for case in first],
+        "label": [case.label for case in first], "evidence": [text.text for text in texts],
+        "shown": [list(text.shown) for text in texts],
+        "expert_features": [[name for name in expert[case.stay_id] if name in text.shown]
+                            for case, text in zip(first, texts, strict=True)]}, schema=dict(PATIENTS.dtypes)))
+
+
 def number(value: float, digits: int) -> str:
     """A number with at most `digits` significant digits, never with an exponent: 50000, 0.0213.
 

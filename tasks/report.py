@@ -22,7 +22,7 @@ from evaluation.baselines import EXPERT
 from evaluation.case_study import study_case
 from evaluation.report import ReportBundle, render
 from evaluation.report_markdown import markdown
-from evaluation.risks import MODEL
+from evaluation.risks import FIRST, MODEL
 from lineage.fingerprint import git_commit
 from models.progress import read as read_progress
 from prompts.mentions import MentionFinder
@@ -64,8 +64,13 @@ def _expert_on_validation(work: Work, stays: pl.DataFrame) -> Validation:
 
 
 def _verdicts(work: Work) -> pl.DataFrame:
+    """Verdicts of all arms, those of the first visit last, policies before models."""
     arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
-    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in [*arms, "baselines"]])
+    first = [role for role in (f"{arm}{FIRST}" for arm in arms) if role in work.inputs]
+    frame = pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet"))
+                       for role in [*arms, *first, "baselines"]])
+    early = pl.col("arm").str.ends_with(FIRST)
+    return pl.concat([frame.filter(~early), frame.filter(early)])
 
 
 def _write_table(table: pl.DataFrame, out: Path) -> None:
@@ -119,6 +124,8 @@ def _arms(config: Config) -> list[tuple[str, str, str]]:
             "the base model" if arm.start == "base" else "stage 1"))
         settings = [f"{key} = {value}" for key, value in {**arm.prepare, **arm.train}.items()]
         rows.append((name, arm.title, "; ".join([f"{arm.style} prompt", answers, *settings])))
+        if "first" in config.evaluation.visits:
+            rows.append((f"{name}{FIRST}", arm.title, f"as {name}, with the first visit alone in the prompt"))
     return rows
 
 

@@ -49,7 +49,8 @@ def read_tjh(data: Path | None, layout: Layout = MAIN, *, drop_after_discharge: 
     rows, cleaning = clean(rows, features.names)
     rows = _with_opaque_ids(rows, layout.source)
     source = Source(
-        name=layout.source, catalogue="tjh", stays=_stays(rows), records=rows.select("stay_id", "time").sort("stay_id", "time"),
+        name=layout.source, catalogue="tjh", stays=_stays(rows),
+        records=rows.select("stay_id", "time").sort("stay_id", "time"),
         events=_events(rows, features.names), attrition=(*steps, *more, *cleaning),
         files={path.name: workbook.sha256}, fixed_split=_opaque_split(fixed, layout.source))
     return checked(source, features)

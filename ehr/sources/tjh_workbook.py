@@ -1,8 +1,9 @@
 """The Tongji Hospital workbook as a typed frame: one row a row of the sheet, nothing dropped yet.
 
-In: a path and which of the two workbooks it is (`Layout`). Out: `Workbook` with columns row (as Excel counts), patient, time, age, sex, admitted_at, discharged_at,
-label, and one Float64 column for each lab, names without trailing blanks. Every cell is read as text and parsed here,
-so that an unreadable one is named with its row, and integer columns cannot differ in type from decimal ones.
+In: a path and which of the two workbooks it is (`Layout`). Out: `Workbook` with columns row (as Excel counts), patient,
+time, age, sex, admitted_at, discharged_at, label, and one Float64 column for each lab, names without trailing blanks.
+Every cell is read as text and parsed here, so that an unreadable one is named with its row, and integer columns cannot
+differ in type from decimal ones.
 """
 
 from __future__ import annotations
