@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
 from ehr.sources.tjh_workbook import FILE
 from support.openai_server import KEY, ScriptedServer
 from support.tiny_study import eag_rl, last_json, ran, tiny_study
-from support.tjh_sheet import record, write_sheet
+from support.tjh_sheet import hospital
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1200)]
 STAGES = {"cohort", "cohort@target", "shared:source", "shared:target", "expert", "readings", "patients", "base",
@@ -34,21 +33,6 @@ def answer(body: dict[str, Any]) -> str:
     return f"<Final answer> 0.{10 + digest[0] % 80} </Final answer>"
 
 
-def hospital(folder: Path, count: int = 60) -> Path:
-    """An invented TJH workbook in which glucose and pH tell a little."""
-    draw = np.random.default_rng(1)
-    rows = []
-    for number in range(1, count + 1):
-        label = int(draw.random() < 0.5)
-        for day in range(int(draw.integers(1, 5))):
-            labs = {"glucose": round(7 + 4 * label + draw.normal(), 1), "hemoglobin": 120 + round(5 * draw.normal()),
-                    "PH value": round(7.38 - 0.05 * label + 0.02 * draw.normal(), 2), "creatinine": 80}
-            rows.append(record(number, float(day), label, labs, 40 + number % 40))
-    (folder / "tjh").mkdir(parents=True)
-    write_sheet(folder / "tjh" / FILE, rows)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer(answer) as scripted, pytest.MonkeyPatch.context() as patch:
@@ -62,10 +46,11 @@ def arguments(server: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("transfer")
     path = tiny_study(folder)
     there = {"extends": str(path), "study": {"name": "there"}, "paths": {"data": str(hospital(folder / "data"))},
-             "cohort": {"source": "tjh"}, "serving": {"url": server.url}}
+             "cohort": {"source": "tjh"}, "expert": {"seeds": 1, "permutations": 1}, "serving": {"url": server.url}}
     target = folder / "there.yaml"
     target.write_text(yaml.safe_dump(there), encoding="utf-8")
-    sets = [f"serving.url={server.url}", "transfer.arms=[decomposition]", "evaluation.completion_tokens=64"]
+    sets = [f"serving.url={server.url}", "transfer.arms=[decomposition]", "evaluation.completion_tokens=64",
+            "expert.seeds=1", "expert.permutations=1"]
     return ["--config", str(path), "--to", str(target), "--json", *(part for one in sets for part in ("--set", one))]
 
 
