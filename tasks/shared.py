@@ -44,7 +44,7 @@ def shared(work: Work) -> Made:
 
 
 def features_of(work: Work, role: str) -> list[dict[str, Any]]:
-    """Rows of shared.json: the fields of `Shared`, and the shares of stays in which the feature was measured."""
+    """Rows of shared.json: the fields of `Shared`, and the shares of stays that had a measurement, in tenths."""
     rows: list[dict[str, Any]] = json.loads(input_file(work, role, FILE).read_text(encoding="utf-8"))["features"]
     return rows
 
@@ -67,7 +67,8 @@ def _measured(source: Cohort, target: Cohort) -> list[dict[str, Any]]:
     there = shared_features(catalogue(source.meta["catalogue"]), catalogue(target.meta["catalogue"]))
     trained = _shares(source, "train", [one.source for one in there])
     judged = _shares(target, "test", [one.target for one in there])
-    rows = [{**asdict(one), "measured_source": trained[one.source], "measured_target": judged[one.target]}
+    rows = [{**asdict(one), "measured_source": _tenths(trained[one.source]),
+             "measured_target": _tenths(judged[one.target])}
             for one in there if trained[one.source] and judged[one.target]]
     if not rows:
         known = f"; both know {', '.join(one.source for one in there)}, but one never measured it" if there else ""
@@ -83,6 +84,11 @@ def _shares(cohort: Cohort, split: str, names: Sequence[str]) -> dict[str, float
     part = cohort.filled.join(stays, on="stay_id", how="semi")
     known = part.group_by("stay_id").agg(pl.col(name).is_not_null().any() for name in names)
     return {name: int(known[name].sum()) / max(stays.height, 1) for name in names}
+
+
+def _tenths(share: float) -> float:
+    """A share above 0 in tenths, at least one: so it tells of no small group of patients."""
+    return max(round(share, 1), 0.1)
 
 
 def _reduced(frame: pl.DataFrame, features: Sequence[Shared], convert: bool) -> pl.DataFrame:

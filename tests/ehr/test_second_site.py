@@ -25,6 +25,7 @@ from ehr.sources.tjh import read_tjh
 from ehr.sources.tjh_workbook import EXTERNAL, EXTERNAL_FILE, FILE
 from evaluation.baselines import tabulate
 from models.expert.batches import read_stays, tensors
+from operations.sources import TJH
 from prompts.evidence import cases, render
 from support.tjh_sheet import patients, record, write_sheet
 from tasks.stage import Work
@@ -148,6 +149,10 @@ def test_the_cohort_stage_writes_it_with_a_table_one(tmp_path: Path) -> None:
     assert json.loads((out / "meta.json").read_text(encoding="utf-8"))["split"] == "external"
 
 
+def test_the_public_source_brings_the_file_beside_the_main_one() -> None:
+    assert {FILE, EXTERNAL_FILE} <= {file.path for file in TJH.files}
+
+
 @pytest.fixture(scope="module")
 def real_cohort() -> Cohort:
     section = load("tjh_external").cohort
@@ -160,6 +165,8 @@ def test_the_real_file_gives_the_counts_of_its_description(real_cohort: Cohort) 
     table = counts(real_cohort)
     total = table["total"]
     assert (total["patients"], total["visits"], total["positive"], total["negative"]) == (110, 391, 13, 97)
+    published = {file.path: file.sha256 for file in TJH.files}
+    assert real_cohort.meta["files"] == {EXTERNAL_FILE: published[EXTERNAL_FILE]}
     assert table["splits"]["test"] == total and table["splits"]["train"]["patients"] == 0
     days = real_cohort.stays["days"]
     assert (int((days == 1).sum()), int((days >= 2).sum()), days.max()) == (8, 102, 19)
