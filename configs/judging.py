@@ -11,7 +11,6 @@ from configs.section import Section, Setting, Share
 PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
 
 
-
 class Arm(Section):
     """One row of the result table: how a policy is made and asked. A YAML file of these settings is all it takes."""
 
@@ -39,7 +38,6 @@ class Arm(Section):
         return self
 
 
-
 class Evaluation(Section):
     """Judging the arms on the test split (method section 8)."""
 
@@ -48,6 +46,9 @@ class Evaluation(Section):
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
+    visits: tuple[Literal["last", "first"], ...] = Field(
+        ("last",), description="Visits judged; with `first` each policy arm is also asked with the first visit "
+                               "alone in its prompt, which costs as much again.")
     validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked "
                                                    "and arms are recalibrated.")
     recalibrate: bool = Field(False, description="Ask every arm for the validation stays too, and recalibrate its "
@@ -69,6 +70,26 @@ class Evaluation(Section):
                                          "GPU answers, in any currency; none: the report names no money.")
     cpu_hour_price: float | None = Field(None, ge=0.0, le=1e6, description="The same where a CPU answers.")
 
+    @model_validator(mode="after")
+    def _last_visit_is_judged(self) -> Evaluation:
+        if "last" not in self.visits or len(set(self.visits)) < len(self.visits):
+            raise ValueError(f"visits={list(self.visits)}: [last] or [last, first]")
+        return self
+
+
+class Transfer(Section):
+    """Judging what one study trained on the test stays of another (method section 8); `eag-rl transfer`."""
+
+    arms: tuple[str, ...] = Field(("decomposition", "stage1", "stage1+2"), min_length=1,
+                                  description="Policy arms of the source study that are judged on the target.")
+    train_target: bool = Field(False, description="Train these arms on the target too, to compare with; off: compare "
+                                                  "with those that the target study has already judged.")
+
+    @model_validator(mode="after")
+    def _arms_once(self) -> Transfer:
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms={list(self.arms)}: each stands once")
+        return self
 
 
 class Robustness(Section):

@@ -148,14 +148,15 @@ def _placed(dotted: str, value: Any) -> dict[str, Any]:
 
 
 def _arms(values: dict[str, Any]) -> dict[str, Any]:
-    """The sections arms, evaluation and robustness with each arm that the two name, read from its file where the
-    configuration does not describe it; paths become names."""
+    """The section arms with each arm that other sections name, read from its file where the configuration does not
+    describe it; those sections too, where paths have become names."""
     own = values.get("arms") or {}
     if not isinstance(own, dict):
         return {}  # the schema says what is wrong
     found: dict[str, Any] = dict(own)
     sections: dict[str, Any] = {}
-    for place, usual in (("evaluation", Config().evaluation.arms), ("robustness", Config().robustness.arms)):
+    for place in ("evaluation", "robustness", "transfer"):
+        usual = getattr(Config(), place).arms
         section = values.get(place) or {}
         named = section.get("arms", usual) if isinstance(section, dict) else None
         if isinstance(named, list | tuple):

@@ -49,12 +49,13 @@ class Meds(IcuStays):
 class Cohort(Section):
     """From hospital files to visits (method section 2)."""
 
-    source: Literal["synthetic", "tjh", "mimic_iv", "meds"] = Field("synthetic",
-                                                                    description="Where the records come from.")
+    source: Literal["synthetic", "tjh", "tjh_external", "mimic_iv", "meds"] = Field(
+        "synthetic", description="Where the records come from; tjh_external: TJH's further file of 110 patients.")
     outcome: Literal["mortality", "readmission"] = Field(
         "mortality", description="What is predicted: death in this admission, or an ICU entry within 30 days after it.")
-    split: Literal["paper", "stratified", "pinned"] = Field(
-        "stratified", description="`paper` exists for TJH only; `pinned` leaves patients where they are as data grow.")
+    split: Literal["paper", "stratified", "pinned", "external"] = Field(
+        "stratified", description="`paper` exists for TJH only; `pinned` leaves patients where they are as data grow; "
+                                  "`external`: all are test patients, of a site where nothing is trained.")
     split_seed: int = Field(42, ge=0, le=2**31 - 1, description="Seed of the split.")
     test_share: float = Field(0.3, gt=0.0, lt=0.9, description="Share of patients in test (split `stratified`).")
     validation_share: float = Field(0.15, gt=0.0, lt=0.9, description="Share of the rest in validation.")
@@ -73,6 +74,9 @@ class Cohort(Section):
         if self.outcome == "readmission" and self.source not in ("mimic_iv", "meds"):
             raise ValueError(f"outcome=readmission with source={self.source}: only mimic_iv and meds know later "
                              "admissions")
+        if self.source == "tjh_external" and self.split != "external":
+            raise ValueError(f"split={self.split} with source=tjh_external: nothing is trained on it, set "
+                             "split=external")
         return self
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from configs.judging import Arm, Evaluation, PerturbationKind, Robustness
+from configs.judging import Arm, Evaluation, PerturbationKind, Robustness, Transfer
 from configs.policy import Grpo, Lora, Policy, Prompts, Rewards, Search, Serving, Sft
 from configs.records import Cohort, Expert, IcuStays, Meds, MimicIv, Partitions, Synthetic
 from configs.section import Positive, Section, Setting, Share
 
 __all__ = ["Arm", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Lora", "Meds", "MimicIv",
            "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts", "Rewards", "Robustness",
-           "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic"]
+           "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic", "Transfer"]
 
 
 class Study(Section):
@@ -48,6 +48,7 @@ class Config(Section):
     evaluation: Evaluation = Evaluation()
     arms: dict[str, Arm] = Field({}, description="Arms by name; those of evaluation.arms are read from files.")
     robustness: Robustness = Robustness()
+    transfer: Transfer = Transfer()
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
 

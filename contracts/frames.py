@@ -4,7 +4,8 @@ A frame is named by what one row is. Identifiers (`stay_id`, `patient_id`) are o
 model.
 
 - `events`: one measurement: stay_id, time, feature, value.
-- `stays`: one hospital stay: stay_id, patient_id, age [years], sex, admitted_at, discharged_at, label, split.
+- `stays`: one hospital stay: stay_id, patient_id, age [years; null = unknown], sex ("female", "male" or "unknown"),
+  admitted_at, discharged_at, label, split.
 - `visits`: one calendar day of one stay (at most 7 newest and one leading summary): stay_id, visit (0-based), day
   (elapsed days since the first visit of the stay), is_summary, then one Float64 column for each feature of the
   catalogue, in catalogue order. Null = not measured.
@@ -68,7 +69,7 @@ EVENTS = Columns("events", {"stay_id": pl.String, "time": pl.Datetime("us"), "fe
                  ("stay_id", "time", "feature", "value"))
 STAYS = Columns("stays", {"stay_id": pl.String, "patient_id": pl.String, "age": pl.Float64, "sex": pl.String,
                           "admitted_at": pl.Datetime("us"), "discharged_at": pl.Datetime("us"), "label": pl.Int8,
-                          "split": pl.String}, ("stay_id",))
+                          "split": pl.String}, ("stay_id",), frozenset({"age"}))
 VISITS = Columns("visits", {"stay_id": pl.String, "visit": pl.Int32, "day": pl.Float64, "is_summary": pl.Boolean},
                  ("stay_id", "visit"))
 TARGETS = Columns("targets", {"stay_id": pl.String, "name": pl.String, "value": pl.Float64}, ("stay_id", "name"))

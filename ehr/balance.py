@@ -84,7 +84,7 @@ def unlike_prevalence(cohort: Cohort, source: Source | None) -> Iterator[Finding
 def missing_features(cohort: Cohort, source: Source | None) -> Iterator[Finding]:  # noqa: ARG001
     """Features never measured in training, and features measured at every visit of all."""
     train = _train_rows(cohort)
-    names = feature_columns(cohort.visits)
+    names = feature_columns(cohort.visits) if train.height else []  # a second site trains nothing
     absent = [name for name in names if train[name].null_count() == train.height]
     if absent:
         yield Finding("warning", "each feature is measured in the training split",

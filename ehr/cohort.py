@@ -28,7 +28,8 @@ from ehr.sources.mimic_iv.source import Report, read_mimic_iv
 from ehr.sources.source import Source, checked
 from ehr.sources.synthetic import generate
 from ehr.sources.tjh import read_tjh
-from ehr.splits import check_split, pinned_split, stratified_split
+from ehr.sources.tjh_workbook import EXTERNAL
+from ehr.splits import check_split, external_split, pinned_split, stratified_split
 
 __all__ = ["Cohort", "counts", "prepare", "read", "read_source", "write"]
 
@@ -52,6 +53,8 @@ def read_source(section: Section, seed: int, data: Path | None, cache: Path = Pa
     if section.source == "tjh":
         return read_tjh(data, drop_after_discharge=section.drop_after_discharge,
                         with_paper_split=section.split == "paper")
+    if section.source == "tjh_external":
+        return read_tjh(data, EXTERNAL, drop_after_discharge=section.drop_after_discharge)
     if section.source == "mimic_iv":
         extract = read_mimic_iv(data, section, cache, checksums or {}, report, parsed=parsed, engine=engine)
         return checked(extract, catalogue("mimic_iv"))
@@ -139,6 +142,8 @@ def _with_split(stays: pl.DataFrame, source: Source, section: Section) -> pl.Dat
             raise ConfigError(f"cohort.split=paper, and source {source.name} was read without it",
                               "split `paper` exists for TJH", "set cohort.split=stratified")
         split = source.fixed_split
+    elif section.split == "external":
+        split = external_split(stays.select("patient_id").unique())
     else:
         patients = stays.group_by("patient_id").agg(pl.col("label").max())
         draw = stratified_split if section.split == "stratified" else pinned_split

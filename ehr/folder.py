@@ -30,7 +30,7 @@ from ehr.scale import Moments
 from ehr.sources.source import TRUTH
 from ehr.splits import check_split
 
-COHORT_STAYS = Columns("stays", {**STAYS.dtypes, "days": pl.Int32}, STAYS.key)
+COHORT_STAYS = Columns("stays", {**STAYS.dtypes, "days": pl.Int32}, STAYS.key, STAYS.nullable)
 _OPTIONAL = ("truth", "targets")
 _KEYS = ("source", "catalogue", "outcome", "split", "files", "features")
 

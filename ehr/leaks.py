@@ -80,7 +80,11 @@ def close_to_outcome(cohort: Cohort, source: Source | None) -> Iterator[Finding]
 
 
 def revealing_rule(cohort: Cohort, source: Source | None) -> Iterator[Finding]:  # noqa: ARG001
-    """A label that follows from how the cohort was put together and not from what was measured."""
+    """A label that follows from how the cohort was put together and not from what was measured.
+
+    An error where something is trained on it; on a second site nobody learns it, but a model may still be told by it.
+    """
+    trained = (cohort.stays["split"] == "train").any()
     rows = cohort.visits.group_by("stay_id").agg(pl.len().alias("rows"))
     stays = cohort.stays.sort("stay_id").join(rows, on="stay_id", how="left", maintain_order="left")
     order = pl.col("admitted_at").rank("ordinal").over("patient_id").cast(pl.Int64)
@@ -92,9 +96,12 @@ def revealing_rule(cohort: Cohort, source: Source | None) -> Iterator[Finding]: 
     for column, words in ways.items():
         area = _told_by(labels, stays[column], ordered=column in ("days", "rows"))
         if area >= REVEALED:
-            yield Finding("error", "a label follows from measurements, not from the rule that made the cohort",
+            yield Finding("error" if trained else "warning",
+                          "a label follows from measurements, not from the rule that made the cohort",
                           f"the label follows from {words}: AUROC {area:.3f}",
-                          "look at which stays the cohort keeps and how their label is made", stays.height)
+                          "look at which stays the cohort keeps and how their label is made" if trained else
+                          "read figures on this site with care: what shows how long a stay was shows its end",
+                          stays.height)
 
 
 def carried_by_order(cohort: Cohort, source: Source | None) -> Iterator[Finding]:

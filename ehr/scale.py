@@ -46,7 +46,7 @@ def fit(filled: pl.DataFrame, stays: pl.DataFrame, features: Sequence[str], clip
     train = stays.filter(pl.col("split") == "train").sort("stay_id")
     rows = filled.join(train.select("stay_id"), on="stay_id", how="semi").sort("stay_id", "visit")
     scaling = {name: moments(rows[name].drop_nulls().to_numpy(), clip_sd) for name in features}
-    return {**scaling, AGE: moments(train["age"].to_numpy(), clip_sd)}
+    return {**scaling, AGE: moments(train["age"].drop_nulls().to_numpy(), clip_sd)}
 
 
 def moments(values: np.ndarray, clip_sd: float) -> Moments:

@@ -1,6 +1,6 @@
 """Splits: each patient stands in exactly one of train, validation and test.
 
-In: patients with their label. Out: patient_id, split. Both splits depend on identifiers and labels only, never on the
+In: patients with their label. Out: patient_id, split. They depend on identifiers and labels only, never on the
 order of rows: `stratified` draws by a hash of the identifier, so it is the same on every machine and version.
 """
 
@@ -86,8 +86,17 @@ def pinned_split(patients: pl.DataFrame, test_share: float, validation_share: fl
     return pl.DataFrame({"patient_id": drawn, "split": names}, schema={"patient_id": pl.String, "split": pl.String})
 
 
+def external_split(patients: pl.DataFrame) -> pl.DataFrame:
+    """Places all patients in test: a second site, on which policies of another study are judged.
+
+    Args:
+        patients: patient_id; one row a patient.
+    """
+    return patients.select("patient_id", pl.lit("test").alias("split")).sort("patient_id")
+
+
 def check_split(stays: pl.DataFrame) -> pl.DataFrame:
-    """Returns `stays` unchanged if its split can be used.
+    """Returns `stays` unchanged if its split can be used; test stays alone are a second site.
 
     Raises:
         ContractError: a patient is in two splits, or a stay is in none.
@@ -101,7 +110,7 @@ def check_split(stays: pl.DataFrame) -> pl.DataFrame:
     if torn:
         raise ContractError(f"{torn} patients are in more than one split", "a patient is in exactly one split",
                             "split by patient, not by stay")
-    for name in SPLITS:
+    for name in ("test",) if (stays["split"] == "test").all() else SPLITS:
         labels = stays.filter(pl.col("split") == name)["label"]
         if not labels.len() or labels.n_unique() < 2:
             found = f"{labels.len()} stays, {int(labels.sum())} of them with label 1"

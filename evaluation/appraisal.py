@@ -93,7 +93,9 @@ def appraise(verdicts: pl.DataFrame, table: pl.DataFrame, stays: pl.DataFrame, s
 def _differences(table: pl.DataFrame, reference: str) -> pl.DataFrame:
     """The differences of the main table, one a row."""
     names = {"point": "difference", "low": "low", "high": "high", "p": "p", "p_holm": "p_holm"}
-    rows = [{"arm": row["arm"], "reading": row["reading"], "measure": measure, "reference": reference,
+    keys = list(table.select("arm", "reading").iter_rows())
+    rows = [{"arm": row["arm"], "reading": row["reading"], "measure": measure,
+             "reference": (counterpart((row["arm"], row["reading"]), keys, reference) or (reference,))[0],
              **{column: row[f"{measure}_gap_{what}"] for what, column in names.items()}}
             for measure in tables.COMPARED for row in table.iter_rows(named=True)
             if row[f"{measure}_gap_point"] is not None]
@@ -165,7 +167,7 @@ def _power(found: Judged, drawn: Resamples, reference: str) -> pl.DataFrame:
         if other is None:
             continue
         gaps = found_values - values[other]
-        rows.append({"arm": key[0], "reading": key[1], "reference": reference,
+        rows.append({"arm": key[0], "reading": key[1], "reference": other[0],
                      "sd_of_difference": float(gaps.std(ddof=1)),
                      "smallest_difference": power.smallest_difference(gaps)})
     return pl.DataFrame(rows, schema=POWER)

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from contracts.errors import ContractError, DataError, MissingFileError
 from contracts.frames import READINGS, STAYS, VERDICTS, VISITS, feature_columns
 from evaluation.metrics import Floats, Ints, auroc
+from evaluation.risks import FIRST
 from evaluation.verdicts import SCHEMA
 
 LOGISTIC, BOOSTING, SINGLE, EXPERT = "logistic regression", "gradient boosting", "best single feature", "expert"
@@ -86,7 +87,7 @@ def judge_baselines(cohort: Path, seed: int, stay_ids: Collection[str] | None = 
         # A few hundred rows are fitted faster by one thread than by several that wait for each other.
         with threadpool_limits(limits=1):
             for arm, (model, note) in _fitted(table, seed).items():
-                name = arm if visit == "last" else f"{arm}, first visit"
+                name = arm if visit == "last" else f"{arm}{FIRST}"
                 rows.append(_verdicts(name, _risks(table, model), wanted))
                 notes[name] = note if visit == "last" or not summarised else (
                     f"{note}; for {summarised} of {stays.height} stays the first record is the summary of all days "
@@ -110,6 +111,21 @@ def judge_expert(readings: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collecti
     return _verdicts(arm, risks, _wanted(STAYS.check(stays), stay_ids))
 
 
+def judge_first_visit(risks: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collection[str] | None = None,
+                      arm: str = EXPERT) -> pl.DataFrame:
+    """An expert's risks at the first visit as an arm.
+
+    Args:
+        risks: stay_id, first; of at least the test stays.
+        stays, stay_ids: as `judge_expert` takes them.
+
+    Raises:
+        ContractError: a frame breaks its contract, or a test stay has no risk.
+    """
+    return _verdicts(f"{arm}{FIRST}", dict(risks.select("stay_id", "first").iter_rows()),
+                     _wanted(STAYS.check(stays), stay_ids))
+
+
 def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Mapping[str, float]], visit: Visit
              ) -> Table:
     """One visit of each stay: its last, or its first (a summary of the earlier days where the stay was long).
@@ -128,7 +144,9 @@ def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Ma
     if missing:
         raise ContractError(f"scaling.json does not hold {missing[:3]}", "it holds every feature and `age`",
                             "recompute the cohort")
-    male = joined["sex"].str.to_lowercase().str.starts_with("m").cast(pl.Float64)
+    # 1, 0, or null where it is unknown
+    male = joined["sex"].str.to_lowercase().str.head(1).replace_strict({"m": 1.0, "f": 0.0}, default=None,
+                                                                       return_dtype=pl.Float64)
     columns = [*(joined[name].cast(pl.Float64) for name in (*features, "age")), male]
     moments = [[scaling[name][key] for key in _MOMENTS] for name in (*features, "age")]
     return Table(np.column_stack([column.to_numpy() for column in columns]), np.array([*moments, _SEX]).T,

@@ -41,7 +41,7 @@ from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.case_study import CaseStudy
 from evaluation.descent import Link
 from evaluation.gain import Gain
-from evaluation.risks import MODEL, STATED, TOKENS, Key
+from evaluation.risks import FIRST, MODEL, STATED, TOKENS, Key
 from evaluation.search_tree import SearchTree
 from evaluation.svg import SERIES
 from evaluation.tripod import Checklist
@@ -132,6 +132,7 @@ def render(bundle: ReportBundle) -> str:
                            groups=grouped(tables.cells(bundle.table)),
                            headline=headline(bundle.table, bundle.reference),
                            readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
+                           first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)),
                            **_appraised(bundle), **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)),
                            **_told(bundle), most_seeds=bundle.table["seeds"].max(),
                            cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
@@ -282,7 +283,7 @@ def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[st
 def _drawn(verdicts: pl.DataFrame) -> list[str]:
     """Arms of the curves: those with a colour, the method's among them."""
     main, simple = tables.main_arm(verdicts), [EXPERT, LOGISTIC, BOOSTING]
-    others = [arm for arm in tables.policy_arms(verdicts) if arm != main]
+    others = [arm for arm in tables.policy_arms(verdicts) if arm != main and not arm.endswith(FIRST)]
     return [*others[:SERIES - 1 - len(simple)], *([main] if main else []), *simple]
 
 

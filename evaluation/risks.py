@@ -17,6 +17,7 @@ from evaluation.metrics import Floats, Ints
 REFERENCE = "decomposition"
 STATED, TOKENS, MODEL = "stated", "tokens", "model"
 COLUMNS = {STATED: "probability", TOKENS: "token_probability"}
+FIRST = ", first visit"  # ending of the name of an arm that sees the first visit alone
 Key = tuple[str, str]  # arm, reading
 
 
@@ -71,7 +72,10 @@ def readings_of(part: pl.DataFrame) -> dict[str, str]:
 
 def counterpart(key: Key, present: Collection[Key], reference: str = REFERENCE) -> Key | None:
     """What an arm is compared with: the reference in the same reading, its stated number for an arm without language;
-    None for the reference itself and where there is no reference."""
+    for an arm of the first visit the reference's first visit where it was judged; None for the reference itself and
+    where there is no reference."""
     arm, reading = key
-    other = (reference, STATED if reading == MODEL else reading)
-    return other if arm != reference and other in present else None
+    as_asked = STATED if reading == MODEL else reading
+    alike = (f"{reference}{FIRST}", as_asked)
+    other = alike if arm.endswith(FIRST) and alike in present else (reference, as_asked)
+    return other if arm != other[0] and other in present else None

@@ -17,7 +17,7 @@ from evaluation import metrics, seeds, statistics, wording
 from evaluation.calibration import ece
 from evaluation.metrics import MEASURES, Floats, Ints
 from evaluation.paper_figures import Figures
-from evaluation.risks import REFERENCE, Judged, arms_of, counterpart
+from evaluation.risks import FIRST, REFERENCE, Judged, arms_of, counterpart
 
 # The method itself: what headline, case study and calibration are about, whatever its figures are.
 METHOD = "stage1+2"
@@ -202,7 +202,7 @@ def policy_arms(frame: pl.DataFrame) -> list[str]:
 
 def main_arm(frame: pl.DataFrame) -> str | None:
     """The arm of the method; where it is not there, the last policy arm; None without any. Never picked by figures."""
-    arms = policy_arms(frame)
+    arms = [arm for arm in policy_arms(frame) if not arm.endswith(FIRST)]
     return METHOD if METHOD in arms else next(reversed(arms), None)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 
 from configs.load import for_arm
 from configs.schema import Config
+from evaluation.risks import FIRST
 from lineage.artifact import Artifact
 from tasks.base import base
 from tasks.boosting import boosting
 from tasks.expert import expert
+from tasks.first_visit import first_visit
 from tasks.labels import labels
 from tasks.patients import patients
 from tasks.readings import readings
@@ -119,11 +121,18 @@ def other_expert(session: Session, architecture: str, cohort: Artifact) -> Artif
 
 
 def judged(session: Session, name: str, study: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """The verdicts of an arm on the test stays and, where it is to be recalibrated, on validation stays, by role."""
-    own, policy = session.of(for_arm(session.config, name)[1]), policy_of(session, name, study)
-    made = {f"verdicts.{name}": verdicts.run(own, policy, variant=name)}
+    """The verdicts of an arm by role: on the test stays, of the first visit alone and on validation stays where these
+    are wanted."""
+    config, own = for_arm(session.config, name)
+    policy, asking = policy_of(session, name, study), session.of(own)
+    made = {f"verdicts.{name}": verdicts.run(asking, policy, variant=name)}
+    if "first" in session.config.evaluation.visits:
+        prompts = first_visit.run(session.of(config), {**only(study, "cohort"), **only(policy, "patients")},
+                                  arm=name if session.config.arms[name].prepare else "")
+        made[f"verdicts.{name}{FIRST}"] = verdicts.run(asking, {**policy, "patients": prompts},
+                                                       variant=f"{name}{FIRST}")
     if session.config.evaluation.recalibrate:
-        made[f"validation.{name}"] = validation_verdicts.run(own, policy, variant=name)
+        made[f"validation.{name}"] = validation_verdicts.run(asking, policy, variant=name)
     return made
 
 

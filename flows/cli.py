@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from contracts.errors import ConfigError, EagRlError
+from flows.cli_transfer import transfer
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
                   no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -79,29 +80,14 @@ def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dic
             deliver_logs()
 
 
-def _decisions(session: Any) -> list[dict[str, Any]]:
-    return [vars(decision) for decision in session.decisions]
-
-
-def _print_decisions(session: Any) -> None:
-    table = Table(title="Stages", title_justify="left")
-    for name in ("stage", "", "why", "artifact", "seconds"):
-        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-    for one in session.decisions:
-        word = "ran" if one.ran else "skipped"
-        table.add_row(one.stage, word, escape(_short(one.why)), one.artifact, f"{one.seconds:.1f}")
-    console.print(table)
-
-
-def _short(text: str, length: int = 160) -> str:
-    return text if len(text) <= length else f"{text[:length]} ..."
-
-
 def _finish(session: Any, artifacts: dict[str, Any], as_json: bool, result: Any = None) -> None:
     if as_json:
-        print(json.dumps({"artifacts": artifacts, "stages": _decisions(session), "result": result}))
+        stages = [vars(decision) for decision in session.decisions]
+        print(json.dumps({"artifacts": artifacts, "stages": stages, "result": result}))
         return
-    _print_decisions(session)
+    from flows.printing import print_decisions
+
+    print_decisions(console, session.decisions)
 
 
 @app.command()
@@ -223,6 +209,9 @@ def robustness(config: ConfigName = "demo", overrides: Overrides = None, as_json
 
         print_robustness(console, rows)
         console.print(f"Page: {folder / 'robustness.html'}", soft_wrap=True)
+
+
+app.command()(transfer)
 
 
 @app.command()

@@ -45,9 +45,43 @@ def print_robustness(console: Console, rows: Sequence[Mapping[str, Any]]) -> Non
     for row in rows:
         texts = [row["kind"], f"{row['share']:g}", row["arm"], row["reading"],
                  "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %"]
-        figures = [[100 * row[f"{name}_{what}"] for what in ("point", "low", "high")] for name in ("auroc", "auprc")]
-        table.add_row(*map(escape, [*texts, *(f"{point:.1f} [{low:.1f}, {high:.1f}]" for point, low, high in figures)]))
+        table.add_row(*map(escape, [*texts, *(_bounded(row, name) for name in ("auroc", "auprc"))]))
     console.print(table)
+
+
+def print_transfer(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """AUROC and AUPRC of each line with 95 % intervals, and the difference to the arm trained on the target."""
+    table = Table(title="Transfer (percent, 95 % interval)", title_justify="left", padding=(0, 1, 0, 0), box=None)
+    for name in ("arm", "trained on", "reads", "risk", "parsed", "AUROC", "AUPRC", "AUROC vs trained there"):
+        table.add_column(name, justify="left" if name in ("arm", "trained on", "reads", "risk") else "right",
+                         overflow="fold")
+    for row in rows:
+        texts = [row["arm"], row["study"], row["reads"], row["reading"],
+                 "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %"]
+        figures = [_bounded(row, name) for name in ("auroc", "auprc")]
+        gap = "–" if row["auroc_target_point"] is None else _bounded(row, "auroc_target", "+")
+        table.add_row(*map(escape, [*texts, *figures, gap]))
+    console.print(table)
+
+
+def _bounded(row: Mapping[str, Any], name: str, sign: str = "") -> str:
+    point, low, high = (100 * row[f"{name}_{what}"] for what in ("point", "low", "high"))
+    return f"{point:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def print_decisions(console: Console, decisions: Sequence[Any]) -> None:
+    """Why each stage ran or was skipped: `tasks.session.Decision`s."""
+    table = Table(title="Stages", title_justify="left")
+    for name in ("stage", "", "why", "artifact", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+    for one in decisions:
+        word = "ran" if one.ran else "skipped"
+        table.add_row(one.stage, word, escape(_short(one.why)), one.artifact, f"{one.seconds:.1f}")
+    console.print(table)
+
+
+def _short(text: str, length: int = 160) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def print_cohort(console: Console, table: Mapping[str, Any]) -> None:

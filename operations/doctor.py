@@ -171,7 +171,7 @@ def _data(config: Config) -> Iterator[Check]:
     if not needed:
         yield Check("data", "ok", f"{good} of {len(results)} checks of {named} hold; this configuration needs no data")
         return
-    source = config.cohort.source
+    source = config.cohort.source.removesuffix("_external")  # the same public source holds both files of TJH
     wanted = [result for result in results if result.name.partition(":")[0] == source]
     if not wanted:
         yield Check("data", "fail", f"{named} does not hold {source}", f"eag-rl data fetch {source} --target {named}")

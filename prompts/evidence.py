@@ -38,7 +38,7 @@ class Case:
     """One stay with its T visits, oldest first; still with its identifier, which `render` does not read.
 
     Attributes:
-        age: [years]. sex: in words.
+        age: [years], None = unknown. sex: in words, "unknown" where it is.
         days: T elapsed days since the first record.
         summaries: T flags; True for the record that summarises all earlier days.
         values: feature to its T values in catalogue units; None = never measured so far.
@@ -47,7 +47,7 @@ class Case:
     stay_id: str
     split: str
     label: int
-    age: float
+    age: float | None
     sex: str
     days: tuple[float, ...]
     summaries: tuple[bool, ...]
@@ -93,7 +93,7 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         ContractError: a value is not finite.
     """
     newest = slice(-section.visits, None)
-    lines = [f"{STATIC}: {number(case.age, section.digits)} years, {_plain(case.sex)}", _header(case, newest)]
+    lines = [f"{STATIC}: {_static(case, section.digits)}", _header(case, newest)]
     shown = [STATIC]
     for name in features:
         feature = catalogue[name]
@@ -106,6 +106,14 @@ def render(case: Case, catalogue: Catalogue, section: Prompts, features: Sequenc
         lines.append(f"{_plain(called)}{unit}: {_listed(values, section.digits)}")
         shown.append(name)
     return Evidence("\n".join(lines), tuple(shown))
+
+
+def _static(case: Case, digits: int) -> str:
+    """Age and sex; one word where neither is known."""
+    if case.age is None and case.sex == UNKNOWN:
+        return UNKNOWN
+    age = f"age {UNKNOWN}" if case.age is None else f"{number(case.age, digits)} years"
+    return f"{age}, {f'sex {UNKNOWN}' if case.sex == UNKNOWN else _plain(case.sex)}"
 
 
 def chosen_features(stays: pl.DataFrame, visits: pl.DataFrame, catalogue: Catalogue, section: Prompts
@@ -188,6 +196,29 @@ def patients_showing(features: Sequence[str], stays: pl.DataFrame, filled: pl.Da
         "label": [case.label for case in known], "evidence": [evidence[case.stay_id].text for case in known],
         "shown": [list(evidence[case.stay_id].shown) for case in known],
         "expert_features": [expert[case.stay_id] for case in known]}, schema=dict(PATIENTS.dtypes)))
+
+
+def first_visits(known: pl.DataFrame, stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str],
+                 catalogue: Catalogue, section: Prompts) -> pl.DataFrame:
+    """The `patients` frame of stays of which the evidence shows the first record alone.
+
+    Args:
+        known: `patients` of at least these stays: C_exp is theirs, as far as it is shown.
+        stays: contract STAYS. filled: VISITS after LOCF. features: canonical names, in the order of their lines.
+
+    Raises:
+        ContractError: a frame breaks its contract, or a stay has no visit or is not known.
+    """
+    expert = dict(PATIENTS.check(known).select("stay_id", "expert_features").iter_rows())
+    first = cases(stays, filled.filter(pl.col("visit") == pl.col("visit").min().over("stay_id")), catalogue)
+    _same_stays("patients", set(expert) & set(stays["stay_id"]), stays)
+    texts = [render(case, catalogue, section, features) for case in first]
+    return PATIENTS.check(pl.DataFrame({
+        "stay_id": [case.stay_id for case in first], "split": [case.split for case in first],
+        "label": [case.label for case in first], "evidence": [text.text for text in texts],
+        "shown": [list(text.shown) for text in texts],
+        "expert_features": [[name for name in expert[case.stay_id] if name in text.shown]
+                            for case, text in zip(first, texts, strict=True)]}, schema=dict(PATIENTS.dtypes)))
 
 
 def number(value: float, digits: int) -> str:

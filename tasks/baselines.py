@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from contracts.patients import stratified
-from evaluation.baselines import judge_baselines, judge_expert
+from evaluation.baselines import judge_baselines, judge_expert, judge_first_visit
 from lineage.store import write_json
 from tasks.people import people, with_both_labels
 from tasks.stage import Made, Work, input_file, stage
@@ -20,11 +20,13 @@ def baselines(work: Work) -> Made:
     simple, notes = judge_baselines(work.inputs["cohort"], seed, stay_ids)
     expert = judge_expert(pl.read_parquet(input_file(work, "readings", "readings.parquet")),
                           pl.read_parquet(input_file(work, "cohort", "stays.parquet")), stay_ids)
+    risks = pl.read_parquet(input_file(work, "readings", "risks.parquet"))
+    first = judge_first_visit(risks, pl.read_parquet(input_file(work, "cohort", "stays.parquet")), stay_ids)
     others = [judge_expert(pl.read_parquet(input_file(work, role, "readings.parquet")),
                            pl.read_parquet(input_file(work, "cohort", "stays.parquet")), stay_ids,
                            role.removeprefix("readings."))
               for role in work.inputs if role.startswith("readings.")]
-    pl.concat([expert, *others, simple]).write_parquet(work.out / "verdicts.parquet")
+    pl.concat([expert, *others, simple, first]).write_parquet(work.out / "verdicts.parquet")
     write_json(work.out / "notes.json", notes)
     return Made(metrics={"stays": float(len(stay_ids))}, show=("notes.json",),
                 summary="\n".join(f"- {arm}: {note}" for arm, note in notes.items()))

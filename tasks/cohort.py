@@ -9,7 +9,7 @@ from ehr.cohort import counts, prepare, read_source, write
 from ehr.sources.meds.source import source_files
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.places import state_of
-from ehr.sources.tjh_workbook import locate
+from ehr.sources.tjh_workbook import EXTERNAL, MAIN, locate
 from lineage.artifact import file_digest, remembered_digest
 from tasks.partitions import cache_of, engine_of
 from tasks.session import Session
@@ -21,8 +21,8 @@ def _source_files(session: Session) -> Mapping[str, str]:
     source = session.config.cohort.source
     if source == "synthetic":
         return {}
-    if source == "tjh":
-        path = locate(session.data)
+    if source in ("tjh", "tjh_external"):
+        path = locate(session.data, MAIN if source == "tjh" else EXTERNAL)
         return {path.name: file_digest(path)}
     memo = session.workspace / "cache" / "digests.json"
     if source == "meds":

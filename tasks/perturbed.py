@@ -67,16 +67,12 @@ def perturbed(work: Work) -> Made:
 @stage("perturbed-readings", settings=(), packages=("torch",))
 def perturbed_readings(work: Work) -> Made:
     """Writes readings.parquet (contract READINGS): the study's trained expert asked about the perturbed stays."""
-    # These load torch, which takes seconds.
-    from models.expert.attention import readings_of
-    from models.expert.batches import read_stays
-    from models.expert.loading import load_expert
-    from models.expert.loading import read as read_expert
+    # This loads torch, which takes seconds.
+    from models.expert.attention import asked
 
-    stays = read_stays(work.inputs["perturbed"])
-    risk, attention = read_expert(load_expert(work.inputs["expert"]), stays.batch)
-    readings_of(stays, risk, attention).write_parquet(work.out / "readings.parquet")
-    metrics = {"stays": float(len(risk)), "risk_mean": float(risk.mean())}
+    readings = asked(work.inputs["expert"], work.inputs["perturbed"])
+    readings.write_parquet(work.out / "readings.parquet")
+    metrics = {"stays": float(readings["stay_id"].n_unique()), "risk_mean": mean(readings["risk"])}
     return Made(metrics=metrics, summary=listed(metrics))
 
 

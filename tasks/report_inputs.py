@@ -1,7 +1,8 @@
 """What the report reads of the arms: verdicts on test stays, of each training, and risks on validation stays.
 
 Roles of the inputs: `verdicts.ARM` for the study's own training, `seed2.verdicts.ARM` for the second, and
-`validation.ARM` for an arm that was also asked for validation stays.
+`validation.ARM` for an arm that was also asked for validation stays; with `FIRST` behind them, those of the first
+visit.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import polars as pl
 from contracts.errors import ContractError
 from evaluation.appraisal import Validation
 from evaluation.baselines import EXPERT
-from evaluation.risks import MODEL, judged
+from evaluation.risks import FIRST, MODEL, judged
 from tasks.stage import Work, input_file
 
 
 def verdicts_of(work: Work) -> pl.DataFrame:
-    """Verdicts of all policy arms, the expert and the simple models on the test stays."""
+    """Verdicts of policy arms, expert and simple models on the test stays, those of the first visit last."""
     arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
-    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in [*arms, "baselines"]])
+    first = [role for role in (f"{arm}{FIRST}" for arm in arms) if role in work.inputs]
+    frame = pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet"))
+                       for role in [*arms, *first, "baselines"]])
+    early = pl.col("arm").str.ends_with(FIRST)
+    return pl.concat([frame.filter(~early), frame.filter(early)])
 
 
 def retrained(work: Work) -> list[pl.DataFrame]:

@@ -16,7 +16,7 @@ from evaluation import case_study, descent, search_tree, tables
 from evaluation.case_study import CaseStudy, study_cases
 from evaluation.model_card import card
 from evaluation.report import ReportBundle, trails
-from evaluation.risks import REFERENCE
+from evaluation.risks import FIRST, REFERENCE
 from evaluation.search_tree import SearchTree
 from evaluation.study_facts import Facts, hub_name
 from lineage.chain import chain
@@ -43,6 +43,8 @@ def arms(config: Config) -> list[tuple[str, str, str]]:
             "the base model" if arm.start == "base" else "stage 1"))
         settings = [f"{key} = {value}" for key, value in {**arm.prepare, **arm.train}.items()]
         rows.append((name, arm.title, "; ".join([f"{arm.style} prompt", answers, *settings])))
+        if "first" in config.evaluation.visits:
+            rows.append((f"{name}{FIRST}", arm.title, f"as {name}, with the first visit alone in the prompt"))
     return rows
 
 

@@ -27,8 +27,9 @@ from ehr.attrition import Step
 RECORDS = Columns("records", {"stay_id": pl.String, "time": pl.Datetime("us")}, ("stay_id", "time"))
 TRUTH = Columns("truth", {"stay_id": pl.String, "feature": pl.String, "effect": pl.Float64, "rank": pl.Int32},
                 ("stay_id", "feature"))
-STAYS_OF_SOURCE = Columns("stays", {name: dtype for name, dtype in STAYS.dtypes.items() if name != "split"}, STAYS.key)
-SEXES = ("female", "male")
+STAYS_OF_SOURCE = Columns("stays", {name: dtype for name, dtype in STAYS.dtypes.items() if name != "split"}, STAYS.key,
+                          STAYS.nullable)
+SEXES = ("female", "male", "unknown")
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class Source:
     """What one source knows.
 
     Attributes:
-        name: of the source ("tjh", "synthetic").
+        name: of the source ("tjh", "tjh_external", "synthetic").
         catalogue: name of its feature catalogue.
         stays: contract STAYS without `split`, ordered by `stay_id`, which is opaque: the order of the file or of the
-            admissions cannot be read from it. sex is "female" or "male".
+            admissions cannot be read from it. sex is "female", "male" or "unknown"; age may be null.
         records: stay_id, time; one row a moment.
         events: contract EVENTS; values in the units of the catalogue, implausible ones still inside.
         attrition: what the reader met and dropped, in order.

@@ -1,8 +1,9 @@
 """The Tongji Hospital workbook as a typed frame: one row a row of the sheet, nothing dropped yet.
 
-In: a path. Out: `Workbook` with columns row (as Excel counts), patient, time, age, sex, admitted_at, discharged_at,
-label, and one Float64 column for each lab, names without trailing blanks. Every cell is read as text and parsed here,
-so that an unreadable one is named with its row, and integer columns cannot differ in type from decimal ones.
+In: a path and which of the two workbooks it is (`Layout`). Out: `Workbook` with columns row (as Excel counts), patient,
+time, age, sex, admitted_at, discharged_at, label, and one Float64 column for each lab, names without trailing blanks.
+Every cell is read as text and parsed here, so that an unreadable one is named with its row, and integer columns cannot
+differ in type from decimal ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from contracts.errors import DataError, MissingFileError
 from contracts.features import Catalogue
 
 FILE = "time_series_375_prerpocess_en.xlsx"
+EXTERNAL_FILE = "time_series_test_110_preprocess_en.xlsx"
 SHEET = "Sheet1"
 CONSTANT_LAB = "2019-nCoV nucleic acid detection"
 # The source's names of the columns that are no labs, and ours.
@@ -28,6 +30,33 @@ FIXED = {"PATIENT_ID": "patient", "RE_DATE": "time", "age": "age", "gender": "se
 _MOMENTS = ("time", "admitted_at", "discharged_at")
 _WHOLE = ("patient", "sex", "label")
 _FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of the source's two workbooks.
+
+    Attributes:
+        source: its name in cohorts and identifiers.
+        file: its name.
+        lacking: fixed columns that it does not have; they are read as empty.
+        labs: the labs that it has; none: all of the catalogue and the constant one. The others are read as empty.
+    """
+
+    source: str
+    file: str
+    lacking: tuple[str, ...] = ()
+    labs: tuple[str, ...] | None = None
+
+    def columns(self, catalogue: Catalogue) -> list[str]:
+        """All column names that the sheet has, without trailing blanks."""
+        labs = self.labs if self.labs is not None else (*catalogue.names, CONSTANT_LAB)
+        return [*(name for name in FIXED if name not in self.lacking), *labs]
+
+
+MAIN = Layout("tjh", FILE)
+EXTERNAL = Layout("tjh_external", EXTERNAL_FILE, ("age", "gender"),
+                  ("Lactate dehydrogenase", "High sensitivity C-reactive protein", "(%)lymphocyte"))
 
 
 @dataclass(frozen=True)
@@ -47,24 +76,24 @@ class Workbook:
     sha256: str
 
 
-def locate(data: Path | None) -> Path:
+def locate(data: Path | None, layout: Layout = MAIN) -> Path:
     """The workbook in a data folder (`tjh/FILE` or `FILE`), or `data` itself where it is a file.
 
     Raises:
         MissingFileError: it is at none of these places.
     """
-    rule = f"the TJH workbook {FILE}, or a folder that holds it or tjh/{FILE}"
+    rule = f"the TJH workbook {layout.file}, or a folder that holds it or tjh/{layout.file}"
     step = "run `eag-rl data fetch tjh`, or name the folder in paths.data or the variable EAG_RL_DATA"
     if data is None:
         raise MissingFileError("no data folder is set", rule, step)
-    for path in (data, data / "tjh" / FILE, data / FILE):
+    for path in (data, data / "tjh" / layout.file, data / layout.file):
         if path.is_file():
             return path
     raise MissingFileError(f"{data} {'holds no such file' if data.is_dir() else 'does not exist'}", rule, step)
 
 
-def read(path: Path, catalogue: Catalogue) -> Workbook:
-    """Parses the workbook.
+def read(path: Path, catalogue: Catalogue, layout: Layout = MAIN) -> Workbook:
+    """Parses the workbook; columns that it does not have are there and empty.
 
     Raises:
         DataError: it is no xlsx, or a sheet, column or cell is not as expected; a cell is named with row and column.
@@ -72,7 +101,9 @@ def read(path: Path, catalogue: Catalogue) -> Workbook:
     text = _sheet(path)
     trimmed = sum(name != name.strip() for name in text.columns)
     text = text.rename({name: name.strip() for name in text.columns})
-    _check_header(path, text.columns, catalogue)
+    _check_header(path, text.columns, catalogue, layout)
+    empty = [name for name in MAIN.columns(catalogue) if name not in text.columns]
+    text = text.with_columns(pl.lit(None, pl.String).alias(name) for name in empty)
     text = text.rename(FIXED).with_row_index("row", offset=2)
     labs = [*catalogue.names, CONSTANT_LAB]
     columns = [_moments(path, text, name) for name in _MOMENTS]
@@ -118,16 +149,18 @@ def _sheet(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _check_header(path: Path, columns: Sequence[str], catalogue: Catalogue) -> None:
-    expected = [*FIXED, *catalogue.names, CONSTANT_LAB]
+def _check_header(path: Path, columns: Sequence[str], catalogue: Catalogue, layout: Layout) -> None:
+    expected = layout.columns(catalogue)
+    fixed = [name for name in FIXED if name not in layout.lacking]
     missing = [name for name in expected if name not in columns]
     unknown = [name for name in columns if name not in expected]
-    rule = f"{len(FIXED)} fixed columns ({', '.join(FIXED)}) and {len(expected) - len(FIXED)} labs"
+    rule = f"{len(fixed)} fixed columns ({', '.join(fixed)}) and {len(expected) - len(fixed)} labs"
     if missing:
         close = get_close_matches(missing[0], unknown, n=1)
         hint = f"; is it {close[0]!r}?" if close else ""
         raise DataError(f"{path.name} lacks {len(missing)} columns, first {missing[0]!r}{hint}", rule,
-                        f"give {FILE}; the external file of 110 patients has no age and no gender and cannot be used")
+                        f"give {layout.file}; the external file of 110 patients has no age and no gender: it is "
+                        "cohort.source=tjh_external, to judge policies of another study on")
     if unknown:
         raise DataError(f"{path.name} has {len(unknown)} unknown columns, first {unknown[0]!r}", rule,
                         "remove them, or add the lab to contracts/catalogues/tjh.yaml")

@@ -62,6 +62,21 @@ def attend(values: Job) -> dict[str, Any]:
     return summary
 
 
+def asked(expert: Path, cohort: Path) -> pl.DataFrame:
+    """Contract READINGS: a trained expert asked about the stays of a folder that is laid out like a cohort.
+
+    Args:
+        expert: folder of its training.
+        cohort: folder with stays.parquet, filled.parquet, scaling.json and meta.json, of the expert's features.
+
+    Raises:
+        ContractError: the features are not those of the expert.
+    """
+    stays, model = read_stays(cohort), load_expert(expert)
+    _check_features(stays, model)
+    return readings_of(stays, *read(model, stays.batch))
+
+
 def readings_of(stays: Stays, risk: Tensor, attention: Tensor) -> pl.DataFrame:
     """Contract READINGS of risks (N,) and attention (N, F + 1); equal attentions are ranked in catalogue order."""
     exact = attention.double()

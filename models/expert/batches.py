@@ -4,7 +4,8 @@ In: the folder of stage 1 (stays.parquet, filled.parquet, scaling.json, meta.jso
 stays, and beside it, never inside it, their identifiers and splits.
 
 A value is clipped to the training split's bounds and standardised: z = (min(max(x, low), high) - mean) / sd. What was
-never observed so far is 0, the training mean, and masked. Age is treated alike; sex is +1 (male), -1 (female) or 0.
+never observed so far is 0, the training mean, and masked. Age is treated alike, unmasked; sex is +1 (male), -1 (female)
+or 0 (unknown).
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def tensors(stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str], 
     mask = ~np.isnan(raw)
     values = np.where(mask, standardised(raw, [scaling[name] for name in features]), 0.0)
     sex = [SEXES.get(str(entry).strip().lower(), 0.0) for entry in stays["sex"]]
-    static = np.stack([standardised(stays["age"].to_numpy()[:, None], [scaling[AGE]])[:, 0], np.array(sex)], axis=1)
+    age = standardised(stays["age"].fill_null(np.nan).to_numpy()[:, None], [scaling[AGE]])[:, 0]
+    static = np.stack([np.nan_to_num(age, nan=0.0), np.array(sex)], axis=1)
     return Batch(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(mask), torch.from_numpy(days),
                  torch.from_numpy(steps), torch.from_numpy(static.astype(np.float32)),
                  torch.from_numpy(stays["label"].to_numpy().astype(np.float32)))

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from contracts.features import catalogue
+from ehr.sources.tjh_workbook import FILE
 from support.xlsx import Cell, write_xlsx
 
 CONSTANT = "2019-nCoV nucleic acid detection"
@@ -44,3 +47,18 @@ def write_sheet(path: Path, rows: Sequence[Mapping[str, Cell]], *, columns: Sequ
     """Writes rows; a cell a row does not name is empty."""
     names = list(columns) if columns is not None else header()
     return write_xlsx(path, {sheet: [names, *([row.get(name) for name in names] for row in rows)]})
+
+
+def hospital(folder: Path, count: int = 60) -> Path:
+    """An invented TJH workbook in which glucose and pH tell a little."""
+    draw = np.random.default_rng(1)
+    rows = []
+    for number in range(1, count + 1):
+        label = int(draw.random() < 0.5)
+        for day in range(int(draw.integers(1, 5))):
+            labs = {"glucose": round(7 + 4 * label + draw.normal(), 1), "hemoglobin": 120 + round(5 * draw.normal()),
+                    "PH value": round(7.38 - 0.05 * label + 0.02 * draw.normal(), 2), "creatinine": 80}
+            rows.append(record(number, float(day), label, labs, 40 + number % 40))
+    (folder / "tjh").mkdir(parents=True)
+    write_sheet(folder / "tjh" / FILE, rows)
+    return folder

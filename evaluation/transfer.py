@@ -1,0 +1,225 @@
+"""The transfer experiment's result: what one study trained, judged on the test stays of another.
+
+In go verdicts of several lines, out come a frame with one row for each line and reading of its risk, its cells as text,
+a picture and sentences. A line is an arm, what trained it, and what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from contracts.errors import DataError
+from contracts.frames import VERDICTS
+from evaluation import metrics, statistics, wording
+from evaluation.metrics import Floats, Ints
+from evaluation.report import FEWEST
+from evaluation.risks import MODEL, REFERENCE, STATED, readings_of
+from evaluation.svg import drawing, inline, series
+
+Trained = Literal["source", "target", "nothing"]
+Reads = Literal["shared words", "own words", "shared features", "all features"]
+MEASURED = ("auroc", "auprc")
+COMPARISONS = ("target", "base")
+HEADERS = ("Arm", "Trained on", "Reads", "Risk", "n", "Parsed", "AUROC", "AUPRC", "AUROC vs trained there",
+           "AUPRC vs trained there", "AUROC vs untrained", "AUPRC vs untrained")
+_WHAT, _GAP = ("point", "low", "high"), ("point", "low", "high", "p")
+SCHEMA: dict[str, Any] = {
+    "arm": pl.String, "trained": pl.String, "study": pl.String, "reads": pl.String, "reading": pl.String, "n": pl.Int64,
+    "positives": pl.Int64, "parse_rate": pl.Float64,
+    **{f"{name}_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
+    **{f"{name}_{other}_{what}": pl.Float64 for other in COMPARISONS for name in MEASURED
+       for what in (*_GAP, "p_holm")},
+    "resamples": pl.Int64, "redrawn": pl.Int64}
+_MARKS = {"source": "o", "target": "s", "nothing": "D"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is judged.
+
+    Attributes:
+        arm: of the result table: a policy arm or a model.
+        trained: where: in the source study, in the target study, or not at all.
+        reads: prompts in the source's or the target's own words; or shared or all features, as numbers.
+    """
+
+    arm: str
+    trained: Trained
+    reads: Reads
+
+
+def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], bootstraps: int, seed: int,
+            patients: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """Measures every line, all on the same resamples of the target's patients.
+
+    Args:
+        verdicts: line to contract VERDICTS and `verdicts.EXTRAS`, all of the same stays.
+        studies: names of the source and the target.
+        bootstraps: B.
+        seed: of the resamples.
+        patients: stay to patient, where a patient may have several stays.
+
+    Returns:
+        rows in the order of the lines, columns `SCHEMA`: shares, not percent; `low` and `high` bound the 95 %
+        percentile interval. `target`: minus the same arm and reading as the target has it (trained there, in its own
+        words, of all features); `base`: a trained policy minus the untrained arm "decomposition" asked in the same
+        words; both paired, with p-values corrected over the lines of a reading (Holm 1979).
+
+    Raises:
+        ContractError: the verdicts break their contract.
+        DataError: nothing to measure, lines judged other stays or labels, or a class is missing.
+    """
+    parts = {line: VERDICTS.check(frame).sort("stay_id") for line, frame in verdicts.items()}
+    first = _checked(parts)
+    truth = first["label"].cast(pl.Int64).to_numpy()
+    members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
+    drawn = statistics.resample(truth, bootstraps, seed, members)
+    found = {(line, reading): _measured(truth, part[column].to_numpy(), drawn)
+             for line, part in parts.items() for reading, column in readings_of(part).items()}
+    rows = [{**_head(parts[line], line, reading, studies), **_spread(values), **_gaps(line, reading, found),
+             "resamples": bootstraps, "redrawn": drawn.redrawn} for (line, reading), values in found.items()]
+    return _corrected(pl.DataFrame(rows, schema=SCHEMA))
+
+
+def cells(table: pl.DataFrame) -> list[list[str]]:
+    """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
+    return [[row["arm"], row["study"], row["reads"], row["reading"], str(row["n"]),
+             wording.NONE if row["reading"] == MODEL else f"{100 * row['parse_rate']:.0f} %",
+             *(_percent(row, name) for name in MEASURED),
+             *(_gap(row, f"{name}_{other}") for other in COMPARISONS for name in MEASURED)]
+            for row in table.iter_rows(named=True)]
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """The table in Markdown."""
+    return wording.markdown((list(HEADERS), cells(table)))
+
+
+def headline(table: pl.DataFrame) -> list[str]:
+    """A sentence for each line that was trained on the source, and before them a warning where stays are too few."""
+    stays, positives = int(table["n"][0]), int(table["positives"][0])
+    rarest = min(positives, stays - positives)
+    sentences = [] if rarest >= FEWEST else [
+        f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The figures "
+        "show that the experiment runs; they say nothing about how well an arm transfers."]
+    for row in table.filter((pl.col("trained") == "source") & (pl.col("reading") != STATED)).iter_rows(named=True):
+        told = [f"minus trained there {_gap(row, 'auroc_target')}"] if row["auroc_target_point"] is not None else []
+        told += [f"minus untrained {_gap(row, 'auroc_base')}"] if row["auroc_base_point"] is not None else []
+        tail = f"; {'; '.join(told)}" if told else ""
+        sentences.append(f"{row['arm']}, trained on {row['study']}: AUROC {_percent(row, 'auroc')} %{tail}.")
+    return sentences
+
+
+def picture(table: pl.DataFrame, name: str = "transfer") -> str:
+    """AUROC and AUPRC of every line with 95 % intervals; risk of language-model arms from the tokens."""
+    shown = table.filter(pl.col("reading") != STATED).to_dicts()
+    with drawing(8.4, 1.3 + 0.3 * len(shown)) as figure:
+        panels = figure.subplots(1, len(MEASURED), sharey=True)
+        for axes, measure in zip(panels, MEASURED, strict=True):
+            for place, row in enumerate(shown):
+                color = series(list(_MARKS).index(row["trained"]))
+                axes.plot([100 * row[f"{measure}_low"], 100 * row[f"{measure}_high"]], [place, place], color=color,
+                          linewidth=2.0)
+                axes.plot(100 * row[f"{measure}_point"], place, color=color, marker=_MARKS[row["trained"]],
+                          markersize=5.5)
+            axes.set_title(f"{measure.upper()} [%]", loc="left")
+            axes.set_xlim(-2, 102)
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(shown)), [_label(row) for row in shown], fontsize=8.5)
+        panels[0].set_ylim(len(shown) - 0.4, -0.6)
+        told = " ".join(f"{_label(row)}: AUROC {_percent(row, 'auroc')}, AUPRC {_percent(row, 'auprc')}."
+                        for row in shown)
+        return inline(figure, name, "AUROC and AUPRC by arm and by where it was trained", told)
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    whose = "untrained" if row["trained"] == "nothing" else row["study"]
+    return f"{row['arm']}: {whose}, {row['reads']}"
+
+
+def _checked(parts: Mapping[Line, pl.DataFrame]) -> pl.DataFrame:
+    """Any line's verdicts, once all are seen to be of the same stays and labels."""
+    if not parts:
+        raise DataError("no verdicts", "at least one line", "judge at least one arm")
+    one, first = next(iter(parts.items()))
+    for line, part in parts.items():
+        if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
+            raise DataError(f"{line.arm!r} trained on {line.trained} judged {part.height} stays, {one.arm!r} "
+                            f"{first.height}, or other labels", "all judge the same test stays of the target",
+                            "judge again on one list of stays")
+    return first
+
+
+_Values = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
+
+
+def _measured(truth: Ints, risk: Floats, drawn: statistics.Resamples) -> _Values:
+    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
+    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
+
+
+def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]) -> dict[str, Any]:
+    study = {"source": studies[0], "target": studies[1], "nothing": "nothing"}[line.trained]
+    return {"arm": line.arm, "trained": line.trained, "study": study, "reads": line.reads, "reading": reading,
+            "n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),
+            "parse_rate": metrics.parse_rate(part)}
+
+
+def _spread(values: _Values) -> dict[str, float]:
+    spreads = {name: statistics.summary(point, resampled) for name, (point, resampled) in values.items()}
+    return {f"{name}_{what}": getattr(spread, what) for name, spread in spreads.items() for what in _WHAT}
+
+
+def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], _Values]) -> dict[str, float | None]:
+    """Differences to the line as the target has it, and to the untrained arm in the same words."""
+    others = {"target": _as_target(line, found), "base": _untrained(line, found)}
+    values: dict[str, float | None] = {}
+    for place, other in others.items():
+        there = None if other is None else found.get((other, reading))
+        for name in MEASURED:
+            point, resampled = found[line, reading][name]
+            gap = None if there is None else statistics.difference(point - there[name][0], resampled, there[name][1])
+            values |= {f"{name}_{place}_{what}": None if gap is None else getattr(gap, what) for what in _GAP}
+    return values
+
+
+def _as_target(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+    if line.reads in ("own words", "all features"):
+        return None
+    return next((one for one, _ in found if one.arm == line.arm and one.reads in ("own words", "all features")), None)
+
+
+def _untrained(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+    base = Line(REFERENCE, "nothing", line.reads)
+    return base if line.trained != "nothing" and any(one == base for one, _ in found) else None
+
+
+def _corrected(table: pl.DataFrame) -> pl.DataFrame:
+    """Holm's correction over the lines, for each reading, measure and comparison."""
+    for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED):
+        values: list[float | None] = [None] * table.height
+        for reading in table["reading"].unique():
+            rows = [number for number, row in enumerate(table.iter_rows(named=True))
+                    if row["reading"] == reading and row[f"{name}_p"] is not None]
+            for number, value in zip(rows, statistics.holm(table[f"{name}_p"].gather(rows)), strict=True):
+                values[number] = float(value)
+        table = table.with_columns(pl.Series(f"{name}_p_holm", values, pl.Float64))
+    return table
+
+
+def _percent(row: Mapping[str, Any], name: str) -> str:
+    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
+    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _gap(row: Mapping[str, Any], name: str) -> str:
+    if row[f"{name}_point"] is None:
+        return wording.NONE
+    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
+    p, holm = row[f"{name}_p"], row[f"{name}_p_holm"]
+    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.3f}, Holm {holm:.3f}".replace("-", "−")
