@@ -189,7 +189,7 @@ def draw(found: Sequence[Link], name: str = "lineage") -> str:
     width = max(x for x, _ in places.values()) + _WIDE + _EDGE
     height = max(y for _, y in places.values()) + _HIGH + _EDGE
     lines = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-title {name}-description" '
-             f'class="plot lineage" style="max-width: {width}px">',
+             f'class="plot lineage" style="max-width: {width}px; min-width: min(64rem, {width}px)">',
              f'<title id="{name}-title">From source files to this report</title>',
              f'<desc id="{name}-description">{len(found)} links; every one stands in the table below.</desc>']
     lines += [_arrow(places[parent], places[child]) for child, above in parents.items() for parent in above]
