@@ -27,7 +27,7 @@ class Link:
     Attributes:
         id: of the artifact, or the file's name.
         kind: stage that made it, "source file", or "report".
-        names: what it is in the report: roles such as "verdicts.stage1".
+        names: what it is in the report: roles such as "verdicts.stage1" and "adapter.stage1".
         sha256: of its content; None for the report, which is being made.
         commit, run: of the code and of MLflow; None for a source file.
         made_from: ids of the links that it was made from.
@@ -55,10 +55,15 @@ def links(chains: Mapping[str, Mapping[str, Any]], commit: str, run: str) -> tup
     for chain in chains.values():
         _collect(chain, found)
     for role, chain in chains.items():
-        one = found[chain["id"]]
-        found[one.id] = replace(one, names=(*one.names, role))
+        _name(chain["id"], role, found)
+        if "adapter" in chain["inputs"]:
+            _name(chain["inputs"]["adapter"]["id"], f"adapter.{role.partition('.')[2]}", found)
     page = Link(PAGE, "report", (), None, commit, run, tuple(dict.fromkeys(chain["id"] for chain in chains.values())))
     return (*found.values(), page)
+
+
+def _name(wanted: str, name: str, found: dict[str, Link]) -> None:
+    found[wanted] = replace(found[wanted], names=(*found[wanted].names, name))
 
 
 def _collect(chain: Mapping[str, Any], found: dict[str, Link]) -> None:
@@ -173,8 +178,8 @@ def _mermaid_text(link: Link) -> str:
 def _title(link: Link) -> str:
     if link.kind == SOURCE:
         return f"{len(link.names)} source files" if link.names else link.id.rsplit("/", 1)[-1]
-    verdicts = [name.partition(".")[2] for name in link.names if name.startswith("verdicts.")]
-    return f"{link.kind}: {', '.join(verdicts)}" if verdicts else link.kind
+    arms = [name.partition(".")[2] for name in link.names if name.startswith(("verdicts.", "adapter."))]
+    return f"{link.kind}: {', '.join(arms)}" if arms else link.kind
 
 
 def draw(found: Sequence[Link], name: str = "lineage") -> str:
@@ -184,7 +189,7 @@ def draw(found: Sequence[Link], name: str = "lineage") -> str:
     width = max(x for x, _ in places.values()) + _WIDE + _EDGE
     height = max(y for _, y in places.values()) + _HIGH + _EDGE
     lines = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}-title {name}-description" '
-             f'class="plot lineage" style="max-width: {width}px">',
+             f'class="plot lineage" style="max-width: {width}px; min-width: min(64rem, {width}px)">',
              f'<title id="{name}-title">From source files to this report</title>',
              f'<desc id="{name}-description">{len(found)} links; every one stands in the table below.</desc>']
     lines += [_arrow(places[parent], places[child]) for child, above in parents.items() for parent in above]

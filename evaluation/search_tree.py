@@ -136,7 +136,7 @@ def draw(tree: SearchTree, name: str = "tree") -> str:
     told = (f"{len(tree.nodes)} nodes, {sum(node.terminal for node in tree.nodes)} of them ends, {visits} rollouts. "
             "Every node stands in the list below the picture.")
     lines = [f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-labelledby="{name}-title {name}-description" '
-             f'class="plot tree" style="max-width: {width}px">',
+             f'class="plot tree" style="max-width: {width}px; min-width: min(38rem, {width}px)">',
              f'<title id="{name}-title">Search tree of one training patient</title>',
              f'<desc id="{name}-description">{told}</desc>']
     lines += [_edge(node, places) for node in tree.nodes if node.path]

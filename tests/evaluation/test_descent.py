@@ -34,6 +34,7 @@ def test_links_keep_digest_commit_run_time_and_their_names_in_the_report() -> No
     known = {one.id: one for one in LINKS}
     assert known["labs.csv"].sha256 == "a" * 64 and known["cohort-1"].run == "run of cohort"
     assert known["verdicts-1"].names == ("verdicts.stage1",) and known["patients-1"].names == ()
+    assert known["sft-1"].names == ("adapter.stage1",) and '"sft: stage1<br>' in descent.mermaid(LINKS)
     assert known["sft-1"].seconds == 2.5 and known["labs.csv"].commit is None
 
 
