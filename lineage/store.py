@@ -94,14 +94,14 @@ class Store:
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:
         """The manifest: artifact, recipe, inputs, files with digests, sources, versions, commit, metrics, times."""
-        return _read_json(self.folder(artifact) / MANIFEST)
+        return read_json(self.folder(artifact) / MANIFEST)
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """All manifests, in order of kind and id; one that cannot be read is passed over: `settle` finds it."""
         for path in sorted((self.workspace / "artifacts").glob(f"*/*/{MANIFEST}")):
             with suppress(ArtifactError):
                 _artifact(path)
-                yield _read_json(path)
+                yield read_json(path)
 
     def resolve(self, name: str) -> Artifact:
         """The artifact whose id is, or uniquely starts with, `name` (a kind alone: its newest).
@@ -132,7 +132,7 @@ class Store:
         folder = self.workspace / artifact.uri
         try:
             entry = self.manifest(artifact)
-            recorded, own = entry["files"], _coherent(entry, artifact)
+            recorded, own = entry["files"], coherent(entry, artifact)
         except (ArtifactError, KeyError, TypeError, AttributeError):
             return [MANIFEST]
         found = folder_digests(folder, skip=(MANIFEST,))
@@ -180,7 +180,7 @@ class Store:
 
     def _owner(self, kind: str, recipe: str) -> str:
         try:
-            owner = _read_json(self.workspace / "drafts" / _name(kind, recipe) / OWNER)
+            owner = read_json(self.workspace / "drafts" / _name(kind, recipe) / OWNER)
         except (OSError, ArtifactError):
             return "another process"
         return f"study {owner['study']}, process {owner['pid']}"
@@ -226,7 +226,7 @@ class Store:
     def last_recipe(self, study: str, stage: str) -> dict[str, Any] | None:
         """What the last run of this study's stage was made of, for the sentence that says why it runs again."""
         path = self.workspace / "ledger" / study / f"{stage}.json"
-        return _read_json(path) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def latest(self, study: str, stage: str) -> Artifact:
         """The artifact that the study's last run used for a stage.
@@ -239,6 +239,17 @@ class Store:
         if found is None:
             raise ArtifactError(f"study {study!r} has no finished {stage!r}", "the study has run that far",
                                 "run `eag-rl run` with the same --config first")
+        return found
+
+    def labels(self, study: str) -> dict[str, Artifact]:
+        """The artifacts that the study's last run used, by the label of their stage, as far as they are still there."""
+        found = {}
+        for path in sorted((self.workspace / "ledger" / study).glob("*.json")):
+            last = Recipe(**read_json(path))
+            with suppress(ArtifactError):
+                artifact = self.find(last.stage, last.key)
+                if artifact is not None:
+                    found[path.stem] = artifact
         return found
 
     def remember(self, study: str, stage: str, recipe: Recipe) -> None:
@@ -282,7 +293,7 @@ def _name(kind: str, recipe: str) -> str:
     return f"{kind}-{recipe[:12]}"
 
 
-def _coherent(entry: Mapping[str, Any], artifact: Artifact) -> bool:
+def coherent(entry: Mapping[str, Any], artifact: Artifact) -> bool:
     """Whether a manifest's digests are those of its own files, recipe and inputs, and those asked for."""
     recipe = Recipe(**entry["recipe"])
     used = {role: source["sha256"] for role, source in entry["inputs"].items()}
@@ -293,13 +304,18 @@ def _coherent(entry: Mapping[str, Any], artifact: Artifact) -> bool:
 
 def _artifact(manifest: Path) -> Artifact:
     try:
-        return Artifact.from_json(_read_json(manifest)["artifact"])
+        return Artifact.from_json(read_json(manifest)["artifact"])
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{manifest.parent.name} names no artifact in its manifest", "manifests say what they are of",
+        raise ArtifactError(f"{manifest.parent.name} names no artifact in its manifest", "manifests say what of",
                             f"remove {manifest.parent} and run again") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of one of the store's JSON files.
+
+    Raises:
+        ArtifactError: it is no JSON.
+    """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

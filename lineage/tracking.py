@@ -1,9 +1,9 @@
 """MLflow: one parent run for each `run` of a study, one nested run for each stage that really ran.
 
 Only this file and its neighbours `tracking_*` import mlflow. A nested run holds parameters, metrics by step, its inputs
-as datasets with digests, its outputs as tags and files (what `lineage.portable` lets out: no patient rows, those stay in
-the store), and for trained models a LoggedModel of safetensors. Tags link every run to its artifact, through `input.*` to
-the runs that made its inputs, and through `child.*` to the runs that used it.
+as datasets with digests, its outputs as tags and small files (patient rows stay in the store), and for trained models a
+LoggedModel of safetensors. Tags link every run to its artifact, through `input.*` to the runs that made its
+inputs, and through `child.*` to the runs that used it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Tracker:
         for role, artifact in artifacts.items():
             self.tag(run_id, f"input.{role}", artifact.id)
             self.tag(run_id, f"input.{role}.run", makers.get(role, ""))
-        for maker in {maker for maker in makers.values() if self._known(maker)}:
+        for maker in {maker for maker in makers.values() if self.known(maker)}:
             self.tag(maker, f"child.{run_id}", self.client.get_run(run_id).info.run_name)
         for name, digest in sources.items():
             self.tag(run_id, f"source.{name}"[:250], digest)
@@ -142,11 +142,7 @@ class Tracker:
         role = ROLES.get(artifact.kind)
         return self.registry.register(self.study, role, artifact) if role else None
 
-    def tag(self, run_id: str, name: str, value: str) -> None:
-        """Sets one tag; signs that MLflow takes in no name become a dash."""
-        self.client.set_tag(run_id, _plain(name), value)
-
-    def _known(self, run_id: str) -> bool:
+    def known(self, run_id: str) -> bool:
         """Whether a run is of this MLflow: an artifact may come from a workspace that was tracked elsewhere."""
         if not run_id:
             return False
@@ -157,6 +153,10 @@ class Tracker:
                 raise
             return False
         return True
+
+    def tag(self, run_id: str, name: str, value: str) -> None:
+        """Sets one tag; signs that MLflow takes in no name become a dash."""
+        self.client.set_tag(run_id, _plain(name), value)
 
     def _start(self, name: str, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags))
