@@ -83,6 +83,18 @@ def layers(shown: Drawing) -> list[list[str]]:
     return rows
 
 
+def essential(shown: Drawing) -> Drawing:
+    """The drawing without arrows that a longer way already says: what reads a report's patients reads their cohort."""
+    above: dict[str, set[str]] = {}
+    direct: dict[str, set[str]] = {key: {source for source, target, _ in shown.arrows if target == key}
+                                   for key in shown.boxes}
+    for key, sources in direct.items():  # in order of making: what stands above a source is known by now
+        above[key] = set().union(*(above[source] | {source} for source in sources))
+    arrows = tuple(arrow for arrow in shown.arrows
+                   if not any(arrow[0] in above[between] for between in direct[arrow[1]]))
+    return Drawing(shown.boxes, arrows)
+
+
 def _box(key: str, node: Mapping[str, Any]) -> Box:
     facts = tuple(f"{name}: {_number(value)}" for name, value in (node.get("facts") or {}).items()
                   if name != "patient row")
@@ -93,7 +105,7 @@ def _box(key: str, node: Mapping[str, Any]) -> Box:
 
 
 def _sources(key: str, sources: Mapping[str, str], broken: Mapping[str, str]) -> Box:
-    shown = [f"{name} {digest[:12]}" for name, digest in list(sources.items())[:_SHOWN_SOURCES]]
+    shown = [f"{name.rpartition('/')[2]} {digest[:12]}" for name, digest in list(sources.items())[:_SHOWN_SOURCES]]
     more = [f"and {len(sources) - _SHOWN_SOURCES} more"] if len(sources) > _SHOWN_SOURCES else []
     wrong = tuple(f"{name} {broken[name]}" for name in sources if name in broken)
     title = f"{len(sources)} source file{'s' if len(sources) > 1 else ''}"

@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lineage.chain import members, source_files
-from lineage.drawing import Box, Drawing, drawing, key_of, layers
+from lineage.drawing import Box, Drawing, drawing, essential, key_of, layers
 
-_WIDTH, _LINE, _GAP, _DROP, _LONGEST = 210, 16, 22, 46, 32
+_WIDTH, _LINE, _GAP, _DROP, _LONGEST = 210, 16, 22, 46, 29
 
 
 def render(node: Mapping[str, Any], broken: Mapping[str, str] | None = None, unreached: Sequence[str] = ()) -> str:
@@ -24,7 +24,7 @@ def render(node: Mapping[str, Any], broken: Mapping[str, str] | None = None, unr
         broken: source file to what is wrong with it.
         unreached: source files that could not be looked at.
     """
-    shown = drawing(node, broken)
+    shown = essential(drawing(node, broken))
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
     everything = list(members(node))

@@ -2,7 +2,7 @@
 
 Reports, numbers, model weights (safetensors) and their settings may; tables of patients, trajectories and whatever a
 model wrote about a patient may not. A report's page shows one patient in full: that section is cut out of every copy.
-The guard does not trust the list: it refuses other kinds of file, names of stays, and lines of patients' text.
+The guard does not trust the list: it refuses other kinds of file, names of stays, and pieces of patients' texts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CUT = ('<section id="case" aria-labelledby="case-head"><h2 id="case-head">One p
         "<p>Left out of this copy: it shows a patient.</p></section>")
 _TAG = re.compile(r"<[^>]*>")
 _WORD = re.compile(r"[\w-]+")
-_SHORTEST_NAME, _SHORTEST_LINE = 5, 40
+_SHORTEST_NAME, _PIECE = 5, 8
 
 
 def may_leave(kind: str, name: str) -> bool:
@@ -73,13 +73,13 @@ def guard(identifiers: Collection[str], texts: Iterable[str]) -> Callable[[str, 
 
     Args:
         identifiers: of stays and patients; those shorter than five signs are numbers like any other and are not sought.
-        texts: what patients' prompts and models' answers say; their lines of forty signs and more are sought.
+        texts: what patients' prompts and models' answers say; each piece of eight words of them is sought.
 
     Raises:
-        DataError: (when called) the file holds an identifier, such a line, or is of another kind than it says.
+        DataError: (when called) the file holds an identifier or such a piece, or is of another kind than it says.
     """
     names = {name for name in identifiers if len(name) >= _SHORTEST_NAME}
-    lines = {line for text in texts for line in _lines(text)}
+    pieces = {piece for text in texts for piece in _pieces(text, _PIECE)}
 
     def check(name: str, data: bytes) -> None:
         suffix = PurePosixPath(name).suffix
@@ -87,11 +87,11 @@ def guard(identifiers: Collection[str], texts: Iterable[str]) -> Callable[[str, 
             raise _refused(name, "a kind of file that may hold patients")
         if suffix == ".safetensors":
             return
-        text = html.unescape(_TAG.sub("\n", data.decode("utf-8")))
+        text = html.unescape(_TAG.sub(" ", data.decode("utf-8")))
         if names & set(_WORD.findall(text)):
             raise _refused(name, "the identifier of a stay or patient")
-        if not lines.isdisjoint(_lines(text)):
-            raise _refused(name, "a line of a patient's text")
+        if not pieces.isdisjoint(_pieces(text, 1)):
+            raise _refused(name, "a piece of a patient's text")
 
     return check
 
@@ -103,10 +103,11 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
                for wanted in (pattern.split("/") for pattern in patterns))
 
 
-def _lines(text: str) -> Iterator[str]:
-    for line in text.replace("\\n", "\n").splitlines():
-        if len(plain := " ".join(line.split())) >= _SHORTEST_LINE:
-            yield plain
+def _pieces(text: str, stride: int) -> Iterator[int]:
+    """Hashes of eight words in a row, beginning at every `stride`-th word."""
+    words = re.findall(r"\w+", text.replace("\\n", " "))
+    for start in range(0, len(words) - _PIECE + 1, stride):
+        yield hash(tuple(words[start:start + _PIECE]))
 
 
 def _refused(name: str, what: str) -> DataError:
