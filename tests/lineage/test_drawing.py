@@ -60,7 +60,8 @@ def test_the_page_links_each_card_fetches_nothing_and_shows_no_patient(tmp_path:
     store, made = small_store(tmp_path)
     odd = put(store, "report", {"table.json": "[ ]"}, {"verdicts": made["verdicts"]},
               sources={"<script>alert(1)</script>": "0" * 64})
-    text = render(prediction(store, chain(store, odd, verify=True), "stage1+2", STAYS[0]), {"hospital.csv": "is another"})
+    node = prediction(store, chain(store, odd, verify=True), "stage1+2", STAYS[0])
+    text = render(node, {"hospital.csv": "is another"})
     page = _Page()
     page.feed(text)
     assert len(page.ids) == len(set(page.ids)) and "script" not in page.tags

@@ -17,7 +17,8 @@ from support.small_store import ANSWER, EVIDENCE, PAGE, STAYS
     ("rl", "adapter/deeper/x.safetensors", False), ("rl", "../rl/progress.jsonl", False),
     ("expert", "seed-0/model.safetensors", True), ("cohort", "stays.parquet", False), ("cohort", "meta.json", True),
     ("patients", "patients.parquet", False), ("patients", "patients.json", False),
-    ("verdicts", "verdicts.parquet", False), ("trajectories", "trees/a.json", False), ("unknown", "report.html", False)])
+    ("verdicts", "verdicts.parquet", False), ("trajectories", "trees/a.json", False),
+    ("unknown", "report.html", False)])
 def test_the_list_lets_out_reports_numbers_and_models(kind: str, name: str, leaves: bool) -> None:
     assert may_leave(kind, name) is leaves
 
@@ -39,7 +40,7 @@ def test_a_copy_of_a_page_shows_no_patient_and_the_rest_is_as_it_was(tmp_path: P
 
 
 def test_of_a_trained_model_only_the_model_is_taken(tmp_path: Path) -> None:
-    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "rollouts.parquet", "manifest.json"):
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "rollouts.parquet", "notes.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     assert model_files(tmp_path) == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
