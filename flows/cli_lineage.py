@@ -52,7 +52,7 @@ def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginni
         else:
             print_artifacts(console, entries)
         return
-    found = trace(session, artifact or "report", verify, stay, arm)
+    found = trace(session, artifact, verify, stay, arm)
     _show(found, form, as_json, out)
     if verify and not found.whole:
         raise typer.Exit(2)

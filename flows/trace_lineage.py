@@ -36,18 +36,20 @@ class Trace:
         return not self.altered and not self.broken
 
 
-def trace(session: Session, name: str, verify: bool, stay: str | None = None, arm: str | None = None) -> Trace:
+def trace(session: Session, name: str | None, verify: bool, stay: str | None = None, arm: str | None = None) -> Trace:
     """The chain of an artifact, or of one stay's prediction by one arm.
 
     Args:
-        name: id of the artifact, its beginning, or a kind (its newest).
+        name: id of the artifact, its beginning, or a kind (its newest); none: the report of the study.
 
     Raises:
         ArtifactError: there is no such artifact, arm or judged stay.
     """
-    node = chain(session.store, session.store.resolve(name), verify)
+    store = session.store
+    artifact = store.resolve(name) if name else store.latest(session.config.study.name, "report")
+    node = chain(store, artifact, verify)
     if stay is not None and arm is not None:
-        node = prediction(session.store, node, arm, stay)
+        node = prediction(store, node, arm, stay)
     if not verify:
         return Trace(node)
     broken, unreached = check_sources(node, _places(session, node))

@@ -15,7 +15,8 @@ from support.small_store import ANSWER, EVIDENCE, STAYS, small_store
 
 def ask(folder: Path, *arguments: str) -> Result:
     """Runs the command on the workspace of a small store in `folder`."""
-    return CliRunner().invoke(app, [*arguments, "--set", f"paths.workspace={folder / 'workspace'}"])
+    return CliRunner().invoke(app, [*arguments, "--set", f"paths.workspace={folder / 'workspace'}", "--set",
+                                    "study.name=small"])
 
 
 def test_the_tree_goes_from_the_report_to_source_files_and_unfolds_each_artifact_once(tmp_path: Path) -> None:

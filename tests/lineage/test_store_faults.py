@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import multiprocessing
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from lineage.artifact import content_digest, folder_digests
 from lineage.store import MANIFEST, Store
+from support.ordinary_user import ordinary_user
 from support.small_store import put
 
 
@@ -75,12 +74,6 @@ def test_whoever_waits_is_told_for_whom_and_a_killed_owner_holds_nothing(tmp_pat
     assert told == [f"study night, process {owner.pid}"]
 
 
-def _as_an_ordinary_user() -> None:
-    """Takes from the child the right of root to write everywhere."""
-    if os.geteuid() == 0 and ctypes.CDLL(None, use_errno=True).prctl(24, 1, 0, 0, 0):  # PR_CAPBSET_DROP, DAC_OVERRIDE
-        raise OSError(ctypes.get_errno(), "CAP_DAC_OVERRIDE cannot be dropped")
-
-
 def test_a_folder_that_takes_no_file_stops_a_study_before_it_begins(tmp_path: Path) -> None:
     store = Store(tmp_path / "workspace")
     kept = put(store, "cohort", {"meta.json": "{}"})
@@ -90,7 +83,7 @@ def test_a_folder_that_takes_no_file_stops_a_study_before_it_begins(tmp_path: Pa
             "except StorageError as error:\n    print(error.value)")
     try:
         said = subprocess.run([sys.executable, "-c", code, str(store.workspace)], capture_output=True, text=True,
-                              check=True, preexec_fn=_as_an_ordinary_user)
+                              check=True, preexec_fn=ordinary_user)
     finally:
         (store.workspace / "artifacts").chmod(0o755)
     assert said.stdout.strip() == f"{store.workspace / 'artifacts'} is not writable"
