@@ -7,7 +7,6 @@ Heavy libraries are imported inside the commands, so that help and completion an
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.tree import Tree
 
 from contracts.errors import ConfigError, EagRlError
+from flows.cli_lineage import register as register_lineage
+from flows.cli_options import AsJson, ConfigName, Overrides, console
 from flows.cli_transfer import transfer
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
@@ -28,12 +28,7 @@ data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
-# Where no terminal says how wide it is (a log, a pipe), tables are as wide as their rows need.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
-
-ConfigName = Annotated[str, typer.Option("--config", "-c", help="demo, tjh_small, tjh, mimic_demo, or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting, e.g. policy.grpo.lr=1e-5.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+register_lineage(app)
 
 
 def main() -> None:
@@ -212,32 +207,6 @@ def robustness(config: ConfigName = "demo", overrides: Overrides = None, as_json
 
 
 app.command()(transfer)
-
-
-@app.command()
-def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginning, or a kind.")] = None,
-            config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
-            verify: Annotated[bool, typer.Option(help="Recompute every digest of the chain.")] = False) -> None:
-    """Walk from an artifact back to the sha256 of its source files."""
-    from configs.load import load
-    from flows.printing import lineage_tree, print_artifacts
-    from lineage.chain import chain, source_files
-    from lineage.store import Store
-
-    store = Store(Path(load(config, overrides or ()).paths.workspace))
-    if artifact is None:
-        entries = list(store.manifests())
-        if as_json:
-            print(json.dumps([entry["artifact"] for entry in entries]))
-        else:
-            print_artifacts(console, entries)
-        return
-    node = chain(store, store.resolve(artifact), verify)
-    if as_json:
-        print(json.dumps({**node, "source_files": source_files(node)}))
-        return
-    tree: Tree = lineage_tree(node)
-    console.print(tree, soft_wrap=True)
 
 
 @app.command()

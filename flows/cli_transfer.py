@@ -6,13 +6,13 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from flows.cli_options import AsJson, console
 
 Source = Annotated[str, typer.Option("--config", "-c", help="The study that trained: a configuration or YAML file.")]
 Target = Annotated[str, typer.Option("--to", help="The study whose test stays are judged: tjh_external, a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting of the source.")]
 TargetOverrides = Annotated[list[str] | None, typer.Option("--set-to", help="Dotted setting of the target.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def transfer(to: Target, config: Source = "demo", overrides: Overrides = None, to_overrides: TargetOverrides = None,
@@ -38,7 +38,6 @@ def transfer(to: Target, config: Source = "demo", overrides: Overrides = None, t
         print(json.dumps({"artifacts": artifacts, "stages": [vars(one) for one in session.decisions],
                           "result": result}))
         return
-    console = Console()
     print_decisions(console, session.decisions)
     print_transfer(console, rows)
     console.print(f"Page: {folder / 'transfer.html'}", soft_wrap=True)

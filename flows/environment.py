@@ -12,9 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
+from filelock import FileLock
 
 from configs.load import load
 from contracts.errors import ServerError
+from lineage.store import Store, storage_errors
 from operations.privacy import harden_environment
 from serving.server import free_port
 from serving.supervised import end, start
@@ -30,7 +32,8 @@ def prepare(config: str, overrides: Sequence[str]) -> Path:
     home = workspace / "prefect"
     if "PREFECT_API_URL" not in os.environ:
         os.environ.setdefault("PREFECT_HOME", str(home))
-    home.mkdir(parents=True, exist_ok=True)  # Prefect makes only the last folder of the path
+    with storage_errors(workspace):
+        home.mkdir(parents=True, exist_ok=True)  # Prefect makes only the last folder of the path
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "storage"))
     # Errors reach the user once, from the command itself; Prefect's own pages keep the full log.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -45,20 +48,34 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], None]]:
     """A Prefect server of our own on loopback, unless PREFECT_API_URL names one; it ends with this process, however.
 
     Prefect's own temporary server outlives a killed parent. Yields a function that waits until the server answers: it
-    starts while the flows are still being imported.
+    starts while the flows are still being imported. Two commands that begin at once start their servers one after the
+    other: the first makes the tables of the database that both use.
+
+    Raises:
+        StorageError: the workspace takes no files.
     """
+    Store(workspace).require_writable()
     if "PREFECT_API_URL" in os.environ:
         yield lambda: None
         return
     port, log = free_port(0), workspace / "prefect" / "server.log"
-    child = start(_command(port), log, {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
-                                        "PREFECT__SERVER_FINAL": "1"})
+    with storage_errors(workspace / "prefect"):
+        alone = FileLock(workspace / "prefect" / "start.lock")
+        alone.acquire()
+        child = start(_command(port), log, {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
+                                            "PREFECT__SERVER_FINAL": "1"})
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+
+    def wait() -> None:
+        _wait(child, port, log)
+        alone.release()
+
     try:
-        yield lambda: _wait(child, port, log)
+        yield wait
     finally:
         del os.environ["PREFECT_API_URL"]
         end(child)
+        alone.release(force=True)
 
 
 def _command(port: int) -> list[str]:

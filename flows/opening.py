@@ -12,6 +12,7 @@ from prefect.logging.handlers import APILogWorker
 from configs.load import dump, load
 from lineage.artifact import Artifact
 from lineage.fingerprint import flatten, git_commit, versions
+from lineage.leases import leased
 from tasks.servers import stop_servers
 from tasks.session import Session, session_of
 from tasks.stage import TRACKED
@@ -48,10 +49,12 @@ def study(session: Session) -> Iterator[Session]:
     """A parent run in MLflow around a whole study; model servers are stopped at its end, however it ends."""
     settings: dict[str, Any] = flatten(dump(session.config))
     session.decisions.clear()
+    session.store.require_writable()
     try:
-        with session.tracker.study_run(settings, versions(TRACKED), git_commit(), session.sweep_run) as run_id:
+        with (leased(session.workspace, session.config.study.name) as session.lease,
+              session.tracker.study_run(settings, versions(TRACKED), git_commit(), session.sweep_run) as run_id):
             session.study_run = session.last_study_run = run_id
             yield session
     finally:
-        session.study_run = None
+        session.study_run = session.lease = None
         stop_servers()

@@ -132,18 +132,29 @@ def print_artifacts(console: Console, entries: Sequence[Mapping[str, Any]]) -> N
     console.print(table)
 
 
-def lineage_tree(node: Mapping[str, Any]) -> Tree:
-    """The chain behind an artifact as a tree that ends in source files."""
+def lineage_tree(node: Mapping[str, Any], broken: Mapping[str, str] | None = None) -> Tree:
+    """The chain behind an artifact as a tree that ends in source files; what stands above is not unfolded again.
+
+    Args:
+        broken: source file to what is wrong with it.
+    """
     tree = Tree(_title(node))
-    _grow(tree, node)
+    _grow(tree, node, broken or {}, set())
     return tree
 
 
-def _grow(tree: Tree, node: Mapping[str, Any]) -> None:
+def _grow(tree: Tree, node: Mapping[str, Any], broken: Mapping[str, str], seen: set[int]) -> None:
+    seen.add(id(node))
+    for name, value in (node.get("facts") or {}).items():
+        tree.add(f"{escape(name)}: {escape(f'{value:.4f}' if isinstance(value, float) else str(value))}")
     for role, source in node["inputs"].items():
-        _grow(tree.add(f"{role}: {_title(source)}"), source)
+        if id(source) in seen:
+            tree.add(f"{role}: {source['id']} (see above)")
+        else:
+            _grow(tree.add(f"{role}: {_title(source)}"), source, broken, seen)
     for name, digest in (node["sources"] or {}).items():
-        tree.add(f"source {escape(name)}  sha256 {digest}")
+        wrong = f"  [red]ALTERED: {broken[name]}[/red]" if name in broken else ""
+        tree.add(f"source {escape(name)}  sha256 {digest}{wrong}")
 
 
 def _title(node: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The artifact store: finished folders under `<workspace>/artifacts`, each with a manifest that is written last.
 
 A stage works in a draft folder that belongs to its recipe and survives a kill, so that a rerun goes on from there.
-`commit` moves what is finished into the store in one rename; nothing there is ever changed again.
+`commit` moves what is finished into the store in one rename; nothing there is ever changed again. Whoever makes, checks
+or removes what belongs to a recipe holds its lock (flock): the kernel frees it with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -10,21 +11,26 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from contracts.errors import ArtifactError, StorageError
 from lineage.artifact import Artifact, content_digest, folder_digests
 from lineage.fingerprint import Recipe
 
 MANIFEST = "manifest.json"
+OWNER = "owner.json"
 VERSION = 1
+FOLDERS = ("artifacts", "drafts", "locks", "ledger", "leases")
+
+OnWait = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -53,15 +59,25 @@ class Store:
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace.resolve()
         with storage_errors(self.workspace):
-            for name in ("artifacts", "drafts", "locks", "ledger"):
+            for name in FOLDERS:
                 (self.workspace / name).mkdir(parents=True, exist_ok=True)
+
+    def require_writable(self) -> None:
+        """Writes and removes a small file in each folder, so that a study stops before its first stage and not after.
+
+        Raises:
+            StorageError: one of them takes no file.
+        """
+        for name in FOLDERS:
+            with storage_errors(self.workspace / name), tempfile.TemporaryFile(dir=self.workspace / name) as probe:
+                probe.write(b"\0")
 
     def find(self, kind: str, recipe: str) -> Artifact | None:
         """The finished artifact of a recipe's key, None if there is none."""
         manifest = self.workspace / "artifacts" / kind / _name(kind, recipe) / MANIFEST
         if not manifest.is_file():
             return None
-        found = Artifact.from_json(_read_json(manifest)["artifact"])
+        found = _artifact(manifest)
         return found if found.recipe == recipe else None
 
     def folder(self, artifact: Artifact) -> Path:
@@ -78,12 +94,14 @@ class Store:
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:
         """The manifest: artifact, recipe, inputs, files with digests, sources, versions, commit, metrics, times."""
-        return _read_json(self.folder(artifact) / MANIFEST)
+        return read_json(self.folder(artifact) / MANIFEST)
 
     def manifests(self) -> Iterator[dict[str, Any]]:
-        """All manifests, in order of kind and id."""
+        """All manifests, in order of kind and id; one that cannot be read is passed over: `settle` finds it."""
         for path in sorted((self.workspace / "artifacts").glob(f"*/*/{MANIFEST}")):
-            yield _read_json(path)
+            with suppress(ArtifactError):
+                _artifact(path)
+                yield read_json(path)
 
     def resolve(self, name: str) -> Artifact:
         """The artifact whose id is, or uniquely starts with, `name` (a kind alone: its newest).
@@ -107,22 +125,79 @@ class Store:
         return Artifact.from_json(max(fits, key=lambda entry: entry["finished"])["artifact"])
 
     def verify(self, artifact: Artifact) -> list[str]:
-        """Names of files whose content no longer fits the manifest (missing and added ones too)."""
-        recorded = self.manifest(artifact)["files"]
-        found = folder_digests(self.folder(artifact), skip=(MANIFEST,))
-        return sorted(name for name in {*recorded, *found} if recorded.get(name) != found.get(name))
+        """Names of files whose content no longer fits the manifest (missing and added ones too).
+
+        The manifest itself is among them where it is unreadable, or says of itself what its own content denies.
+        """
+        folder = self.workspace / artifact.uri
+        try:
+            entry = self.manifest(artifact)
+            recorded, own = entry["files"], coherent(entry, artifact)
+        except (ArtifactError, KeyError, TypeError, AttributeError):
+            return [MANIFEST]
+        found = folder_digests(folder, skip=(MANIFEST,))
+        differing = {name for name in {*recorded, *found} if recorded.get(name) != found.get(name)}
+        return sorted(differing | (set() if own else {MANIFEST}))
 
     def discard(self, artifact: Artifact) -> None:
-        """Removes an artifact that was altered, so that it can be made again."""
+        """Removes an artifact that was altered or is no longer wanted."""
         shutil.rmtree(self.workspace / artifact.uri)
 
+    def settle(self, kind: str, recipe: str, on_wait: OnWait | None = None) -> tuple[Artifact | None, list[str]]:
+        """(the finished, unaltered artifact of a recipe's key, names of the files that were altered).
+
+        Waits while another process makes it. An altered artifact is removed, so that it can be made again.
+        """
+        folder = self.workspace / "artifacts" / kind / _name(kind, recipe)
+        with self.holding(kind, recipe, on_wait):
+            if not folder.exists():
+                return None, []
+            try:
+                found = self.find(kind, recipe)
+            except ArtifactError:
+                found = None
+            altered = self.verify(found) if found else [MANIFEST]
+            if found and not altered:
+                return found, []
+            shutil.rmtree(folder)
+            return None, altered
+
     @contextmanager
-    def drafting(self, kind: str, recipe: str) -> Iterator[Draft]:
-        """The draft folder of a recipe, held alone: a second process that wants it waits."""
+    def holding(self, kind: str, recipe: str, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Holds the lock of a recipe; `on_wait` is told once, in words, who has it where this one must wait."""
+        with storage_errors(self.workspace / "locks"):
+            lock = FileLock(self.workspace / "locks" / f"{_name(kind, recipe)}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if on_wait is not None:
+                    on_wait(self._owner(kind, recipe))
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _owner(self, kind: str, recipe: str) -> str:
+        try:
+            owner = read_json(self.workspace / "drafts" / _name(kind, recipe) / OWNER)
+        except (OSError, ArtifactError):
+            return "another process"
+        return f"study {owner['study']}, process {owner['pid']}"
+
+    @contextmanager
+    def drafting(self, kind: str, recipe: str, study: str = "", on_wait: OnWait | None = None) -> Iterator[Draft]:
+        """The draft folder of a recipe, held alone: a second process that wants it waits.
+
+        Args:
+            study: for which it is; stands in the draft, for those who wait and for the removal of what nobody wants.
+        """
         draft = self.workspace / "drafts" / _name(kind, recipe)
-        with FileLock(self.workspace / "locks" / f"{_name(kind, recipe)}.lock"), storage_errors(draft):
+        with self.holding(kind, recipe, on_wait), storage_errors(draft):
             for name in ("out", "scratch"):
                 (draft / name).mkdir(parents=True, exist_ok=True)
+            write_json(draft / OWNER, {"study": study, "pid": os.getpid(), "since": time.time(), "recipe": recipe,
+                                       "kind": kind})
             yield Draft(draft / "out", draft / "scratch")
 
     def commit(self, draft: Draft, kind: str, recipe: Recipe, inputs: Mapping[str, Artifact],
@@ -151,7 +226,7 @@ class Store:
     def last_recipe(self, study: str, stage: str) -> dict[str, Any] | None:
         """What the last run of this study's stage was made of, for the sentence that says why it runs again."""
         path = self.workspace / "ledger" / study / f"{stage}.json"
-        return _read_json(path) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def latest(self, study: str, stage: str) -> Artifact:
         """The artifact that the study's last run used for a stage.
@@ -164,6 +239,17 @@ class Store:
         if found is None:
             raise ArtifactError(f"study {study!r} has no finished {stage!r}", "the study has run that far",
                                 "run `eag-rl run` with the same --config first")
+        return found
+
+    def labels(self, study: str) -> dict[str, Artifact]:
+        """The artifacts that the study's last run used, by the label of their stage, as far as they are still there."""
+        found = {}
+        for path in sorted((self.workspace / "ledger" / study).glob("*.json")):
+            last = Recipe(**read_json(path))
+            with suppress(ArtifactError):
+                artifact = self.find(last.stage, last.key)
+                if artifact is not None:
+                    found[path.stem] = artifact
         return found
 
     def remember(self, study: str, stage: str, recipe: Recipe) -> None:
@@ -207,7 +293,29 @@ def _name(kind: str, recipe: str) -> str:
     return f"{kind}-{recipe[:12]}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def coherent(entry: Mapping[str, Any], artifact: Artifact) -> bool:
+    """Whether a manifest's digests are those of its own files, recipe and inputs, and those asked for."""
+    recipe = Recipe(**entry["recipe"])
+    used = {role: source["sha256"] for role, source in entry["inputs"].items()}
+    return (content_digest(entry["files"]) == entry["artifact"]["sha256"] == artifact.sha256
+            and recipe.key == entry["artifact"]["recipe"] == artifact.recipe
+            and all(recipe.inputs.get(role, digest) == digest for role, digest in used.items()))
+
+
+def _artifact(manifest: Path) -> Artifact:
+    try:
+        return Artifact.from_json(read_json(manifest)["artifact"])
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{manifest.parent.name} names no artifact in its manifest", "manifests say what of",
+                            f"remove {manifest.parent} and run again") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of one of the store's JSON files.
+
+    Raises:
+        ArtifactError: it is no JSON.
+    """
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,9 @@
 """MLflow: one parent run for each `run` of a study, one nested run for each stage that really ran.
 
-The only importer of mlflow. A nested run holds parameters, metrics by step, its inputs as datasets with digests, its
-outputs as tags and files (no patient tables: those stay in the store), and for trained models a LoggedModel of
-safetensors. Tags link every run to its artifact and, through `input.*`, to the runs that made its inputs.
+Only this file and its neighbours `tracking_*` import mlflow. A nested run holds parameters, metrics by step, its inputs
+as datasets with digests, its outputs as tags and small files (patient rows stay in the store), and for trained models a
+LoggedModel of safetensors. Tags link every run to its artifact, through `input.*` to the runs that made its
+inputs, and through `child.*` to the runs that used it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from lineage import portable
 from lineage.artifact import Artifact
+from lineage.tracking_registry import ROLES, Registry, Version
 
 _EXPERIMENT = "eag-rl"
 _PARAM_LENGTH = 500
@@ -47,9 +54,11 @@ class Tracker:
         # The first use creates and migrates the database: two processes at once would race.
         with FileLock(folder / "setup.lock"):
             self.client = MlflowClient(tracking_uri=tracking_uri(workspace))
+            _write_ahead(tracking_uri(workspace))
             found = self.client.get_experiment_by_name(_EXPERIMENT)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
                 _EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+        self.registry = Registry(self.client, self.experiment)
 
     @contextmanager
     def sweep_run(self, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -90,15 +99,19 @@ class Tracker:
         for role, artifact in artifacts.items():
             self.tag(run_id, f"input.{role}", artifact.id)
             self.tag(run_id, f"input.{role}.run", makers.get(role, ""))
+        for maker in {maker for maker in makers.values() if self.known(maker)}:
+            self.tag(maker, f"child.{run_id}", self.client.get_run(run_id).info.run_name)
         for name, digest in sources.items():
             self.tag(run_id, f"source.{name}"[:250], digest)
 
-    def output(self, run_id: str, artifact: Artifact, files: Iterable[Path]) -> None:
-        """Tags the run with its artifact and logs the given small files."""
+    def output(self, run_id: str, artifact: Artifact, folder: Path, files: Iterable[str]) -> None:
+        """Tags the run with its artifact and logs the given small files, pages without their section about one patient.
+        """
         for name, value in artifact.to_json().items():
             self.tag(run_id, f"artifact.{name}", value)
-        for path in files:
-            self.client.log_artifact(run_id, str(path), "output")
+        with tempfile.TemporaryDirectory() as place:
+            for path in portable.copy(folder, files, Path(place)):
+                self.client.log_artifact(run_id, str(path), "output")
 
     def params(self, run_id: str, settings: Mapping[str, Any]) -> None:
         """Logs dotted settings as parameters."""
@@ -113,14 +126,33 @@ class Tracker:
             self.client.log_batch(run_id, metrics=entries[start:start + _BATCH])
 
     def model(self, run_id: str, artifact: Artifact, folder: Path, kind: str) -> str:
-        """Logs a trained model (a folder of safetensors and JSON) as LoggedModel of the run; returns its id."""
+        """Logs a trained model (safetensors and JSON, nothing else of its folder) as LoggedModel; returns its id."""
         model = self.client.create_logged_model(
             self.experiment, name=artifact.id, source_run_id=run_id, model_type=kind,
-            tags={"artifact.id": artifact.id, "artifact.sha256": artifact.sha256})
-        self.client.log_model_artifacts(model.model_id, str(folder))
+            tags={"artifact.id": artifact.id, "artifact.sha256": artifact.sha256, "eag_rl.study": self.study})
+        with tempfile.TemporaryDirectory() as place:
+            portable.copy(folder, portable.model_files(folder), Path(place))
+            self.client.log_model_artifacts(model.model_id, place)
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
         return str(model.model_id)
+
+    def register(self, artifact: Artifact) -> Version | None:
+        """Makes an expert or a policy the latest version of the study's registered model; other kinds are none."""
+        role = ROLES.get(artifact.kind)
+        return self.registry.register(self.study, role, artifact) if role else None
+
+    def known(self, run_id: str) -> bool:
+        """Whether a run is of this MLflow: an artifact may come from a workspace that was tracked elsewhere."""
+        if not run_id:
+            return False
+        try:
+            self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+        return True
 
     def tag(self, run_id: str, name: str, value: str) -> None:
         """Sets one tag; signs that MLflow takes in no name become a dash."""
@@ -147,8 +179,17 @@ class Tracker:
     @staticmethod
     def _dataset(name: str, digest: str, place: str, role: str) -> DatasetInput:
         source = json.dumps({"uri": place, "sha256": digest})
-        dataset = Dataset(name=name, digest=digest[:32], source_type="local", source=source)
+        dataset = Dataset(name=name, digest=digest[:32], source_type="local", source=source,
+                          profile=json.dumps({"sha256": digest, "role": role}))
         return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", role)])
+
+
+def _write_ahead(uri: str) -> None:
+    """Lets readers and a writer of an SQLite database work at once; two writers wait for each other (MLflow: 20 s)."""
+    if not uri.startswith("sqlite:///"):
+        return
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=60.0)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
 
 
 def _plain(name: str) -> str:

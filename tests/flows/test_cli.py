@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.tiny_study import eag_rl, last_json
+from lineage.store import Store
+from support.ordinary_user import ordinary_user
+from support.small_store import put
+from support.tiny_study import command, eag_rl, last_json
 
 
 def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
     for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "lineage", "predict", "data",
-                 "config", "doctor", "ui", "synthesize"):
+                 "config", "doctor", "ui", "synthesize", "export", "import", "gc"):
         assert name in text
 
 
@@ -39,6 +43,19 @@ def test_config_show_prints_what_overrides_made_of_it() -> None:
 def test_lineage_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
     done = eag_rl("lineage", "report", "--set", f"paths.workspace={tmp_path}", check=False)
     assert done.returncode == 2 and "no artifact 'report'" in done.stderr
+
+
+def test_a_workspace_that_takes_no_files_stops_a_study_at_once_and_loses_nothing(tmp_path: Path) -> None:
+    made = put(Store(tmp_path), "cohort", {"meta.json": "{}"})
+    (tmp_path / "artifacts").chmod(0o555)
+    try:
+        done = subprocess.run(command("run", "--set", f"paths.workspace={tmp_path}"), capture_output=True, text=True,
+                              check=False, preexec_fn=ordinary_user)
+    finally:
+        (tmp_path / "artifacts").chmod(0o755)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'artifacts'} is not writable" in done.stderr and "next step:" in done.stderr
+    assert not (tmp_path / "prefect" / "server.log").exists() and Store(tmp_path).verify(made) == []
 
 
 def test_synthesize_writes_an_extract_once_and_refuses_to_write_over_it(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import os
 import random
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +93,20 @@ def test_a_changed_setting_of_stage_2_reruns_it_and_what_follows(study: tuple[Pa
     assert "input adapter changed" in why["verdicts:stage1+2"]
 
 
-def test_an_altered_artifact_is_found_and_made_again(study: tuple[Path, dict[str, Any]]) -> None:
+def test_an_altered_artifact_is_found_and_made_again_once_by_two_runs_at_once(
+        study: tuple[Path, dict[str, Any]]) -> None:
     path, result = study
     page = Path(result["result"]["report"])
     page.write_text("forged", encoding="utf-8")
-    again = last_json(eag_rl("run", "--config", str(path), "--json"))
-    assert ran(again) == {"report"}
-    assert "altered" in next(stage["why"] for stage in again["stages"] if stage["stage"] == "report")
+    found = eag_rl("lineage", result["artifacts"]["report"]["id"], "--config", str(path), "--verify", check=False)
+    assert found.returncode == 2 and f"altered {result['artifacts']['report']['id']}: report.html" in found.stdout
+    with ThreadPoolExecutor() as pool:
+        both = [pool.submit(eag_rl, "run", "--config", str(path), "--json") for _ in range(2)]
+    again = [last_json(one.result()) for one in both]
+    assert sorted(map(sorted, map(ran, again))) == [[], ["report"]]
+    whys = {stage["why"] for one in again for stage in one["stages"] if stage["stage"] == "report" and stage["ran"]}
+    assert whys == {"its artifact was altered (report.html), so it is made again"}
+    assert not any("locked" in one.result().stderr for one in both)
 
 
 def test_lineage_walks_back_from_the_report_to_the_model_file(study: tuple[Path, dict[str, Any]]) -> None:
@@ -123,6 +132,25 @@ def test_the_same_chain_stands_in_mlflow(study: tuple[Path, dict[str, Any]]) -> 
     assert rl.data.tags["mlflow.parentRunId"] and rl.data.tags["git.commit"]
     assert {entry.dataset.name for entry in rl.inputs.dataset_inputs} >= {sft.data.tags["artifact.id"]}
     assert rl.outputs.model_outputs and len(client.get_metric_history(rl.info.run_id, "reward")) == 4
+    assert f"child.{rl.info.run_id}" in sft.data.tags
+    versions = list(Tracker(workspace(path), "tiny").registry.versions("tiny", "policy"))
+    assert result["artifacts"]["rl"]["id"] in {version.artifact for version in versions}
+    assert {version.run for version in versions} <= {run.info.run_id for run in runs.values()}
+
+
+def test_a_study_is_exported_without_patients_and_what_it_no_longer_uses_is_freed(
+        study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    path, result = study
+    exported = last_json(eag_rl("export", "tiny", "--out", str(tmp_path / "x.tar.gz"), "--config", str(path), "--json"))
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        names = archive.getnames()
+    assert exported["files"] == len(names) - 1 and not [name for name in names if name.endswith(".parquet")]
+    freed = last_json(eag_rl("gc", "--config", str(path), "--json"))
+    assert freed["kept"] == ["tiny"] and freed["counts"]["artifact"] >= 1
+    assert ran(last_json(eag_rl("run", "--config", str(path), "--json"))) == set()
+    report = result["artifacts"]["report"]["id"]
+    node = last_json(eag_rl("lineage", report, "--config", str(path), "--json", "--verify"))
+    assert node["altered_artifacts"] == {} and node["altered_sources"] == {}
 
 
 def test_one_patient_gets_risk_reasoning_and_features(study: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Registered models: of each study the expert and the policy, a version for each artifact that was its latest.
+
+MLflow keeps the alias `latest` for itself: it always means the highest version, which is the study's latest here. The
+alias `champion` is set by whoever judges versions; what it names is never removed as garbage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+
+from contracts.errors import ArtifactError
+from lineage.artifact import Artifact
+
+CHAMPION = "champion"
+ROLES = {"expert": "expert", "rl": "policy"}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Attributes:
+        name: of the registered model; number: of the version.
+        artifact: id of the artifact in the store; sha256: its digest.
+        run: of the stage that made it; model: id of the LoggedModel.
+    """
+
+    name: str
+    number: int
+    artifact: str
+    sha256: str
+    run: str
+    model: str
+
+
+def model_name(study: str, role: str) -> str:
+    """The registered model of a study: role is "expert" or "policy"."""
+    return f"{study}.{role}"
+
+
+class Registry:
+    """The registered models behind one tracking client."""
+
+    def __init__(self, client: MlflowClient, experiment: str) -> None:
+        self._client, self._experiment = client, experiment
+
+    def register(self, study: str, role: str, artifact: Artifact) -> Version | None:
+        """Makes the artifact the latest version of a study's model; None where no LoggedModel of it is recorded here.
+
+        Nothing is added where it is the latest already.
+        """
+        name, last = model_name(study, role), self.latest(study, role)
+        if last is not None and last.artifact == artifact.id and last.sha256 == artifact.sha256:
+            return last
+        logged = self.logged_model(artifact.id, artifact.sha256)
+        if logged is None:
+            return None
+        if last is None and not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name, {"eag_rl.study": study, "eag_rl.role": role})
+        made = self._client.create_model_version(
+            name, logged.artifact_location, run_id=logged.source_run_id, model_id=logged.model_id,
+            tags={"artifact.id": artifact.id, "artifact.sha256": artifact.sha256, "model.id": logged.model_id,
+                  "eag_rl.study": study})
+        return _version(made)
+
+    def latest(self, study: str, role: str) -> Version | None:
+        """The highest version, None where nothing was registered yet."""
+        found = list(self.versions(study, role))
+        return max(found, key=lambda version: version.number) if found else None
+
+    def versions(self, study: str, role: str) -> Iterator[Version]:
+        """All versions of a study's model."""
+        for version in self._client.search_model_versions(f"name = '{model_name(study, role)}'"):
+            yield _version(version)
+
+    def champion(self, study: str, role: str) -> Version | None:
+        """The version that the alias `champion` names, None where nobody was crowned."""
+        name = model_name(study, role)
+        models = self._client.search_registered_models(f"name = '{name}'")
+        number = models[0].aliases.get(CHAMPION) if models else None
+        return _version(self._client.get_model_version(name, str(number))) if number is not None else None
+
+    def crown(self, study: str, role: str, artifact: str) -> Version:
+        """Gives the alias `champion` to the version of an artifact.
+
+        Raises:
+            ArtifactError: no version of that model is of this artifact.
+        """
+        fits = [version for version in self.versions(study, role) if version.artifact == artifact]
+        if not fits:
+            raise ArtifactError(f"{artifact!r} is no version of {model_name(study, role)}",
+                                "a champion is a registered version", "run the study first: it registers its models")
+        chosen = max(fits, key=lambda version: version.number)
+        self._client.set_registered_model_alias(chosen.name, CHAMPION, str(chosen.number))
+        return chosen
+
+    def champions(self) -> set[str]:
+        """Ids of the artifacts that any alias `champion` names."""
+        return {_version(self._client.get_model_version(model.name, str(model.aliases[CHAMPION]))).artifact
+                for model in self._client.search_registered_models() if CHAMPION in (model.aliases or {})}
+
+    def logged_model(self, artifact: str, sha256: str) -> LoggedModel | None:
+        """The newest LoggedModel of an artifact."""
+        found = self._client.search_logged_models(
+            [self._experiment], filter_string=f"tags.`artifact.id` = '{artifact}'",
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}])
+        return next((model for model in found if model.tags.get("artifact.sha256") == sha256), None)
+
+    def forget(self, artifacts: set[str], delete: bool) -> list[Path]:
+        """The local folders of the LoggedModels of freed artifacts; with `delete`, also ends them and their versions.
+
+        Champions are kept, whatever is asked for.
+        """
+        gone, folders, token = artifacts - self.champions(), [], None
+        while True:
+            page = self._client.search_logged_models([self._experiment], page_token=token)
+            for model in page:
+                if model.tags.get("artifact.id") not in gone:
+                    continue
+                if model.artifact_location.startswith("file://"):
+                    folders.append(Path(model.artifact_location.removeprefix("file://")).parent)
+                if delete:
+                    self._end(model)
+            token = page.token
+            if not token:
+                return folders
+
+    def _end(self, model: LoggedModel) -> None:
+        for version in self._client.search_model_versions(f"tags.`model.id` = '{model.model_id}'"):
+            self._client.delete_model_version(version.name, str(version.version))
+        self._client.delete_logged_model(model.model_id)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(found.name, int(found.version), found.tags.get("artifact.id", ""),
+                   found.tags.get("artifact.sha256", ""), found.run_id or "", found.tags.get("model.id", ""))
