@@ -15,6 +15,8 @@ from configs.load import dump, load
 from configs.schema import Config
 from contracts.errors import ConfigError
 from flows.arms import judged, judged_again
+from flows.judge_policy import judge_policy
+from flows.opening import handed
 from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe
 from tasks.session import Session, session_of
@@ -132,6 +134,19 @@ def test_arms_are_asked_for_validation_stays_only_where_they_are_to_be_recalibra
 def test_prices_change_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = _asked(_config(tmp_path), monkeypatch)[1]
     assert _asked(_config(tmp_path, "evaluation.gpu_hour_price=2.5"), monkeypatch)[1] == plain
+
+
+def test_the_report_is_given_every_training_and_every_validation_verdict(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Book()
+    monkeypatch.setattr(Stage, "run", lambda stage, *values, **named: book.run(stage, *values, **named))
+    overrides = ["evaluation.arms=[decomposition, stage1]", f"paths.workspace={tmp_path}",
+                 "evaluation.policy_seeds=2", "evaluation.recalibrate=true"]
+    study = _study(book, session_of(dump(load("demo", overrides))))
+    judge_policy.fn("demo", overrides, handed(study))
+    assert set(book.recipes["report"].inputs) == {
+        *study, "baselines", "verdicts.decomposition", "verdicts.stage1", "seed2.verdicts.stage1",
+        "validation.decomposition", "validation.stage1"}
 
 
 @pytest.mark.parametrize("wrong", ["evaluation.policy_seeds=0", "evaluation.policy_seeds=101",
