@@ -124,7 +124,7 @@ def test_both_sides_have_the_shared_features_in_the_sources_words_units_and_stat
     assert there["Glucose"].to_list() == pytest.approx([18.0156 * value for value in target.filled["glucose"]])
     rows = json.loads((experiment.folders["shared:source"] / "shared.json").read_text(encoding="utf-8"))["features"]
     assert [(row["source"], row["target"]) for row in rows] == [("Glucose", "glucose"), ("pH", "PH value")]
-    assert all(0.9 < row["measured_source"] <= 1.0 and row["measured_target"] == 1.0 for row in rows)
+    assert all(0.9 <= row["measured_source"] <= 1.0 and row["measured_target"] == 1.0 for row in rows)
 
 
 def test_datasets_that_share_nothing_measured_are_refused(experiment: Experiment, tmp_path: Path) -> None:
