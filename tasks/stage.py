@@ -137,17 +137,18 @@ class Stage:
         label = f"{self.name}:{variant}" if variant else self.name
         label = f"{label}@{arm}" if arm else label
         usable, why = _decide(session, label, self.name, recipe)
-        if not usable:
+        if usable is None:
             say(f"[bold]{label}[/bold] runs: {why}")
-        run = self.task.with_options(refresh_cache=not usable, task_run_name=f"{label}-{recipe.key[:8]}",
+        run = self.task.with_options(refresh_cache=usable is None, task_run_name=f"{label}-{recipe.key[:8]}",
                                      timeout_seconds=session.config.study.stage_hours * 3600)
         values = run(recipe.key, dump(session.config), recipe.to_json(),
                      {role: artifact.to_json() for role, artifact in inputs.items()})
-        artifact, taken = Artifact.from_json(values), not usable and bool(values.get("taken"))
+        # What was found counts, not Prefect's memory of it: another process may have made it anew since.
+        artifact, taken = usable or Artifact.from_json(values), usable is None and bool(values.get("taken"))
         session.store.remember(session.config.study.name, label.replace(":", "-"), recipe)
         if not (arm or variant) and session.study_run:
             session.tracker.register(artifact)
-        _note(session, Decision(label, not usable and not taken, _MEANWHILE if taken else why, artifact.id,
+        _note(session, Decision(label, usable is None and not taken, _MEANWHILE if taken else why, artifact.id,
                                 time.monotonic() - started))
         return artifact
 
@@ -184,8 +185,8 @@ def _may_retry(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(state.result(raise_on_failure=False), ServerError | ConnectionError | TimeoutError)
 
 
-def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[bool, str]:
-    """(a finished, unaltered artifact exists, why the stage runs or is skipped)."""
+def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[Artifact | None, str]:
+    """(the finished, unaltered artifact if there is one, why the stage runs or is skipped)."""
     owners: list[str] = []
 
     def waits(owner: str) -> None:
@@ -200,12 +201,12 @@ def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[bo
     last = session.store.last_recipe(session.config.study.name, label.replace(":", "-"))
     differs = changes(last, recipe)
     if altered:
-        return False, f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"
+        return None, f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"
     if artifact is None:
-        return False, "; ".join(differs) if differs else "its artifact is not in the workspace (unfinished or removed)"
+        return None, "; ".join(differs) if differs else "its artifact is not in the workspace (unfinished or removed)"
     if owners:
-        return True, _MEANWHILE
-    return True, "nothing changed" if not differs or last is None else "made before with these inputs and settings"
+        return artifact, _MEANWHILE
+    return artifact, "nothing changed" if not differs or last is None else "made before with these inputs and settings"
 
 
 def _waits(label: str, owner: str) -> None:
