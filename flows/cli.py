@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from contracts.errors import ConfigError, EagRlError
+from flows.cli_serve import serve
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
                   no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -27,6 +28,7 @@ data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.command()(serve)
 # Where no terminal says how wide it is (a log, a pipe), tables are as wide as their rows need.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
