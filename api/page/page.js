@@ -63,6 +63,7 @@ async function connect(event) {
 function pick() {
   forget();
   at("patient").value = JSON.stringify(examples[Number(at("pick").value)].patient, null, 1);
+  at("patient").scrollTop = 0;
   draw();
 }
 

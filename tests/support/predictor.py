@@ -21,7 +21,7 @@ ANSWER: dict[str, Any] = {
     "segments": [{"text": "pH", "kind": "expert", "feature": "pH"},
                  {"text": " falls to 7.21 while ", "kind": "plain", "feature": ""},
                  {"text": "heart rate", "kind": "other", "feature": "Heart Rate"},
-                 {"text": REASONING[32:], "kind": "plain", "feature": ""}],
+                 {"text": REASONING[33:], "kind": "plain", "feature": ""}],
     "expert_risk": 0.55, "expert_features": ["pH", "Glucose"], "expert_attention": {"pH": 0.3, "Glucose": 0.2},
     "model": "rl-0123456789ab", "lineage": "champion-0123456789ab", "notice": "Research software."}
 
