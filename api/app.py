@@ -139,7 +139,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Any:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise RefusedError(415, "the request is no JSON", "Content-Type: application/json", "set this header")
-        return await service.predict(await request.body())
+        return await service.predict(await _body(request, service.section.request_seconds))
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -212,6 +212,16 @@ def _publish_schema(app: FastAPI, service: Service) -> None:
         return dict(app.openapi_schema or {})
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _body(request: Request, seconds: float) -> bytes:
+    """The whole body, if it comes in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.body()
+    except TimeoutError as error:
+        raise RefusedError(408, f"the request did not come within {seconds:g} s", "at most api.request_seconds",
+                           "send it at once") from error
 
 
 def _json(body: bytes) -> Any:

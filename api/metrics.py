@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client import generate_latest as exposition
 
@@ -15,7 +17,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        made = {"registry": self.registry, "namespace": "eag_rl"}
+        made: dict[str, Any] = {"registry": self.registry, "namespace": "eag_rl"}
         self.requests = Counter("requests", "Requests answered.", ("route", "method", "status"), **made)
         self.seconds = Histogram("request_seconds", "Time to the end of the answer.", ("route",), buckets=_SECONDS,
                                  **made)

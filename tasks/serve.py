@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -45,7 +46,7 @@ class ServedStudy:
                                           workdir=session.workspace / "serve", lora_rank=config.policy.lora.rank,
                                           seed=config.study.seed)
         self._client: Client | None = None
-        self._shelf: AdapterShelf | None = None
+        self._model = ""
 
     @property
     def names(self) -> Catalogue:
@@ -70,8 +71,8 @@ class ServedStudy:
         """
         await asyncio.to_thread(self.server.start)
         self._client = connect(self.server)
-        self._shelf = AdapterShelf(self._client, self.server)
-        await self._shelf.load(self.forecaster.adapter)
+        # While the client lives, the shelf restarts a server that died and loads the adapter again.
+        self._model = await AdapterShelf(self._client, self.server).load(self.forecaster.adapter)
 
     async def close(self) -> None:
         """Ends the server, also one that is still starting."""
@@ -81,11 +82,15 @@ class ServedStudy:
 
     def stop(self) -> None:
         """Ends the server's processes; safe at any time, any number of times."""
-        starting = getattr(self.server, "pid", None)
-        if starting is not None:  # a start that waits for health holds the lock of `stop`, and ends when this dies
-            with suppress(ProcessLookupError):
-                os.kill(starting, signal.SIGTERM)
-        self.server.stop()
+        ending, told = threading.Thread(target=self.server.stop), None
+        ending.start()
+        while ending.is_alive():
+            starting = getattr(self.server, "pid", None)
+            if starting is not None and starting != told:  # a start that waits for health makes `stop` wait too
+                with suppress(ProcessLookupError):
+                    os.kill(starting, signal.SIGTERM)
+                told = starting
+            ending.join(0.1)
 
     async def alive(self) -> bool:
         """Whether the server answers its health check."""
@@ -97,11 +102,10 @@ class ServedStudy:
         Raises:
             PromptTooLongError, ServerError: from the language model's door.
         """
-        if self._client is None or self._shelf is None:
+        if self._client is None or not self._model:
             raise ServerError("the model server was not started", "open() comes first", "wait for /readyz")
         case = await asyncio.to_thread(self.forecaster.case, patient)
-        model = await self._shelf.load(self.forecaster.adapter)
-        return await self.forecaster.forecast(case, self._client.generate, model)
+        return await self.forecaster.forecast(case, self._client.generate, self._model)
 
 
 def serve(session: Session, champion: Champion, tell: Callable[[str], None]) -> None:

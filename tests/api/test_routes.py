@@ -161,6 +161,16 @@ async def test_a_prediction_that_takes_too_long_is_504_and_frees_its_place() -> 
         assert service.places.taken == 0
 
 
+async def test_a_body_that_does_not_come_is_408() -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(1.0)
+
+    async with asking(request_seconds=0.05) as (client, _):
+        answer = await client.post("/v1/predict", content=slow(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 408 and told(answer)
+
+
 async def test_before_the_model_is_loaded_it_is_alive_but_not_ready() -> None:
     async with asking(ready=False) as (client, _):
         assert (await client.get("/healthz")).status_code == 200

@@ -13,8 +13,8 @@ from support.tiny_study import eag_rl, last_json
 
 def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
-    for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "lineage", "predict", "serve", "data",
-                 "config", "doctor", "ui", "synthesize"):
+    for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "lineage", "predict",
+                 "serve", "data", "config", "doctor", "ui", "synthesize"):
         assert name in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,8 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
+import support.pretended_vllm
 from api.app import Service
 from api.tokens import Tokens
 from configs.load import dump, load
@@ -25,6 +28,7 @@ from models.expert.batches import read_stays
 from models.expert.loading import load_expert
 from models.expert.loading import read as read_expert
 from prompts.evidence import cases, chosen_features, render
+from serving import server
 from support.champion import champion_study
 from support.openai_server import KEY, Fault, ScriptedServer
 from tasks.champion import champion_of
@@ -161,6 +165,21 @@ def test_days_beyond_the_window_become_one_summary_as_in_the_cohort(study: Path)
     text = forecaster.case(submission(patient, forecaster.names)).patient.evidence
     assert "Days since the first record: earlier (summary), 3, 4, 5, 6, 7, 8, 9" in text
     assert "Heart Rate (bpm): 84, 86, 87, 88, 89, 90, 91, 92" in text
+
+
+@pytest.mark.parametrize("after", [0.0, 3.0])
+async def test_a_stop_while_the_model_loads_does_not_wait_for_it(study: Path, tmp_path: Path, after: float,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "arguments", lambda launch, section, device: [  # noqa: ARG005
+        sys.executable, support.pretended_vllm.__file__, str(launch.port), "600", str(tmp_path / "pids")])
+    opened = session(study)
+    predictor = ServedStudy(opened, champion_of(opened))
+    service = Service(predictor, opened.config.api, Tokens([TOKEN], "test"))
+    async with asyncio.timeout(60.0), service.running():
+        await asyncio.sleep(after)
+    assert not service.opened and not predictor.server.healthy()
+    if (tmp_path / "pids").exists():
+        assert not any(psutil.pid_exists(int(pid)) for pid in (tmp_path / "pids").read_text().split())
 
 
 async def test_examples_of_a_real_cohort_hold_no_real_patient(study: Path) -> None:
