@@ -28,6 +28,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 OPEN = frozenset({"/", "/healthz", "/readyz", "/openapi.json"})
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS"})
 ROUTES = OPEN | {"/v1/predict", "/v1/schema", "/v1/model", "/v1/examples", "/metrics"}
+WATCHED = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds: logged only where they break
 FILES = "/page/"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 HEADERS = {
@@ -86,7 +87,8 @@ class Door:
         finally:
             seconds = time.perf_counter() - began
             self.metrics.answered(route, method, status, seconds)
-            logging.getLogger(NAME).info(line(request, method, route, status, seconds))
+            level = logging.DEBUG if route in WATCHED and status != 500 else logging.INFO
+            logging.getLogger(NAME).log(level, line(request, method, route, status, seconds))
 
     def _check(self, scope: Message) -> None:
         headers = dict(scope.get("headers") or ())

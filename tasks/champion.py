@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contracts.errors import ArtifactError
 from lineage.artifact import Artifact, content_digest
+from lineage.store import Store
 from tasks.session import Session
 
 STYLE = "decomposition"  # how a policy of stage 2 was taught to answer
@@ -41,14 +43,23 @@ class Champion:
 
 
 def champion_of(session: Session) -> Champion:
-    """The study's own last policy, stage 1 + 2.
+    """The study's own last policy, stage 1 + 2, with what it was made from.
 
     Raises:
         ArtifactError: the study is not finished in this workspace.
     """
-    latest = {stage: session.store.latest(session.config.study.name, stage)
-              for stage in ("cohort", "expert", "base", "rl")}
-    return Champion(latest["cohort"], latest["expert"], latest["base"], latest["rl"])
+    return champion_from(session.store, session.store.latest(session.config.study.name, "rl"))
+
+
+def champion_from(store: Store, policy: Artifact) -> Champion:
+    """A policy of stage 2 with the cohort, the expert and the model that it was made from, whatever was made since.
+
+    Raises:
+        ArtifactError: the artifact has no such inputs, or one of them is gone.
+    """
+    patients = _input(store, policy, "patients")
+    expert = _input(store, _input(store, patients, "readings"), "expert")
+    return Champion(_input(store, patients, "cohort"), expert, _input(store, policy, "base"), policy)
 
 
 def card_of(session: Session, champion: Champion) -> dict[str, Any]:
@@ -60,6 +71,14 @@ def card_of(session: Session, champion: Champion) -> dict[str, Any]:
             "base_model": Path(str(base["name"])).name, "catalogue": meta["catalogue"],
             "outcome": session.config.cohort.outcome, "cohort_source": meta.get("source", ""), "style": STYLE,
             "artifacts": {role: {"id": one.id, "sha256": one.sha256} for role, one in champion.artifacts.items()}}
+
+
+def _input(store: Store, artifact: Artifact, role: str) -> Artifact:
+    inputs = store.manifest(artifact)["inputs"]
+    if role not in inputs:
+        raise ArtifactError(f"{artifact.id} was made without {role!r}", "a policy of stage 2 (kind rl)",
+                            "name such a policy; `eag-rl lineage` lists all artifacts")
+    return Artifact.from_json(inputs[role])
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -25,11 +25,15 @@ def test_serve_answers_on_loopback_drains_and_leaves_no_process(tmp_path: Path) 
     token = tmp_path / "workspace" / "serve" / "token"
     environment = {**os.environ, "COLUMNS": "200"}
     environment.pop("EAG_RL_SERVE_TOKEN", None)
-    child = subprocess.Popen(command("serve", "--config", str(config)), text=True, stderr=subprocess.PIPE,
-                             stdout=subprocess.PIPE, env=environment)
-    assert child.stderr is not None
+    log = tmp_path / "serve.log"
+    with log.open("w") as stream:
+        child = subprocess.Popen(command("serve", "--config", str(config)), stderr=stream, stdout=stream,
+                                 env=environment)
     try:
-        told = [child.stderr.readline() for _ in range(3)]
+        while "listening on" not in log.read_text():
+            assert child.poll() is None, log.read_text()
+            time.sleep(0.2)
+        told = log.read_text().splitlines()[:3]
         assert str(token) in told[0] and token.stat().st_mode & 0o777 == 0o600
         assert token.read_text().strip() not in "".join(told)
         home = told[2].rpartition(" ")[2].strip()
@@ -40,7 +44,7 @@ def test_serve_answers_on_loopback_drains_and_leaves_no_process(tmp_path: Path) 
             limit = time.monotonic() + _LOAD_SECONDS
             while client.get("/readyz").status_code != 200:
                 assert child.poll() is None and time.monotonic() < limit
-                time.sleep(0.5)
+                time.sleep(1.0)
             family = psutil.Process(child.pid).children(recursive=True)
             assert len(family) >= 2
             patient = client.get("/v1/examples").json()[1]["patient"]
@@ -65,5 +69,5 @@ def test_serve_answers_on_loopback_drains_and_leaves_no_process(tmp_path: Path) 
         assert alive == []
     finally:
         child.kill()
-    log = child.stderr.read()
-    assert token.read_text().strip() not in log and "Heart Rate" not in log and "Traceback" not in log
+    text = log.read_text()
+    assert token.read_text().strip() not in text and "Heart Rate" not in text and "Traceback" not in text

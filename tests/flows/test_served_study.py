@@ -20,18 +20,20 @@ import support.pretended_vllm
 from api.app import Service
 from api.tokens import Tokens
 from configs.load import dump, load
-from configs.schema import Api
+from configs.schema import Api, Config, Paths, Study
 from contracts.errors import ArtifactError
 from contracts.submission import submission
 from ehr.cohort import read
+from lineage.artifact import Artifact
+from lineage.store import Store
 from models.expert.batches import read_stays
 from models.expert.loading import load_expert
 from models.expert.loading import read as read_expert
 from prompts.evidence import cases, chosen_features, render
 from serving import server
-from support.champion import champion_study
+from support.champion import champion_study, made
 from support.openai_server import KEY, Fault, ScriptedServer
-from tasks.champion import champion_of
+from tasks.champion import champion_from, champion_of
 from tasks.forecast import Forecaster, interval
 from tasks.serve import ServedStudy, generated
 from tasks.session import Session, session_of
@@ -175,7 +177,7 @@ async def test_a_stop_while_the_model_loads_does_not_wait_for_it(study: Path, tm
     opened = session(study)
     predictor = ServedStudy(opened, champion_of(opened))
     service = Service(predictor, opened.config.api, Tokens([TOKEN], "test"))
-    async with asyncio.timeout(60.0), service.running():
+    async with asyncio.timeout(300.0), service.running():
         await asyncio.sleep(after)
     assert not service.opened and not predictor.server.healthy()
     if (tmp_path / "pids").exists():
@@ -195,6 +197,24 @@ def test_the_lineage_id_is_another_once_any_part_is(study: Path) -> None:
     other = [replace(champion, **{role: replace(getattr(champion, role), sha256="0" * 64)})
              for role in ("cohort", "expert", "base", "policy")]
     assert len({champion.lineage, *(one.lineage for one in other)}) == 5
+
+
+def test_a_champion_keeps_what_it_was_made_from_when_an_expert_is_trained_anew(tmp_path: Path) -> None:
+    config = Config(study=Study(name="s"), paths=Paths(workspace=str(tmp_path)))
+    store = Store(tmp_path)
+
+    def make(kind: str, code: str = "", **inputs: Artifact) -> Artifact:
+        return made(store, config, kind, lambda out: (out / "file").write_text(kind + code), code, **inputs)
+
+    cohort, base = make("cohort"), make("base")
+    expert = make("expert", cohort=cohort)
+    patients = make("patients", cohort=cohort, readings=make("readings", expert=expert))
+    policy = make("rl", patients=patients, base=base)
+    make("expert", "newer", cohort=cohort)
+    found = champion_of(Session(config))
+    assert (found.cohort, found.expert, found.base, found.policy) == (cohort, expert, base, policy)
+    with pytest.raises(ArtifactError, match="was made without 'patients'"):
+        champion_from(store, expert)
 
 
 def test_an_unfinished_study_has_no_champion(study: Path, tmp_path: Path) -> None:

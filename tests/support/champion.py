@@ -16,7 +16,7 @@ from configs.load import load
 from configs.schema import Config
 from contracts.features import catalogue
 from ehr import cohort
-from lineage.artifact import folder_digests
+from lineage.artifact import Artifact, folder_digests
 from lineage.fingerprint import Recipe
 from lineage.store import Store
 from support.tiny_policy import tiny_adapter, tiny_policy
@@ -44,19 +44,29 @@ def champion_study(folder: Path, **sections: Any) -> Path:
 
 def _make(config: Config, model: Path) -> None:
     store = Store(Path(config.paths.workspace))
-    _artifact(store, config, "cohort", lambda out: _cohort(config, out))
-    _artifact(store, config, "expert", lambda out: _expert(config, out))
-    _artifact(store, config, "base", lambda out: (out / "model.json").write_text(json.dumps(
-        {"name": str(model), "folder": str(model), "files": folder_digests(model)})))
-    _artifact(store, config, "rl", lambda out: tiny_adapter(model, out / "adapter"))
+    known = json.dumps({"name": str(model), "folder": str(model), "files": folder_digests(model)})
+    cohort_made = made(store, config, "cohort", lambda out: _cohort(config, out))
+    expert = made(store, config, "expert", lambda out: _expert(config, out), cohort=cohort_made)
+    readings = made(store, config, "readings", lambda _: None, cohort=cohort_made, expert=expert)
+    patients = made(store, config, "patients", lambda _: None, cohort=cohort_made, readings=readings)
+    base = made(store, config, "base", lambda out: (out / "model.json").write_text(known, encoding="utf-8"))
+    made(store, config, "rl", lambda out: tiny_adapter(model, out / "adapter"), cohort=cohort_made, patients=patients,
+         base=base)
 
 
-def _artifact(store: Store, config: Config, kind: str, write: Callable[[Path], Any]) -> None:
-    recipe = Recipe(kind, {}, {}, {}, {})
+def made(store: Store, config: Config, kind: str, write: Callable[[Path], Any], code: str = "", **inputs: Artifact
+         ) -> Artifact:
+    """An artifact with what `write` puts into its folder, the study's latest of its kind.
+
+    Args:
+        code: another one gives another artifact.
+    """
+    recipe = Recipe(kind, {}, {}, {"code": code}, {})
     with store.drafting(kind, recipe.key) as draft:
         write(draft.out)
-        store.commit(draft, kind, recipe, {}, {"sources": {}, "metrics": {}})
+        artifact = store.commit(draft, kind, recipe, inputs, {"sources": {}, "metrics": {}})
     store.remember(config.study.name, kind, recipe)
+    return artifact
 
 
 def _cohort(config: Config, out: Path) -> None:
