@@ -19,6 +19,7 @@ from contracts.errors import ConfigError, ServerError
 from support.predictor import PATIENT, TOKEN
 
 TESTS = Path(__file__).parents[1]
+_SECONDS = 120.0
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -28,7 +29,7 @@ from api.tokens import Tokens
 from configs.schema import Api
 from contracts.errors import ModelError
 from support.predictor import TOKEN, ScriptedPredictor
-section = Api(port=0, drain_seconds=20)
+section = Api(port=0, drain_seconds=60)
 predictor = ScriptedPredictor(seconds=float(sys.argv[2]),
                               refusal=ModelError("no model", "b", "c") if "broken" in sys.argv else None)
 listener = bound(section)
@@ -47,10 +48,10 @@ def started(*arguments: str) -> tuple[subprocess.Popen[str], str]:
 
 
 def ready(url: str) -> None:
-    limit = time.monotonic() + 30.0
+    limit = time.monotonic() + _SECONDS
     while time.monotonic() < limit:
         try:
-            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
+            if httpx.get(f"{url}/readyz", trust_env=False, timeout=_SECONDS).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.05)
@@ -59,21 +60,23 @@ def ready(url: str) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_predictions_end_and_then_closes(stop: signal.Signals) -> None:
-    child, url = started("1.5")
+    child, url = started("3")
+    key = {"Authorization": f"Bearer {TOKEN}"}
     try:
         ready(url)
         codes: list[int] = []
         asking = threading.Thread(target=lambda: codes.append(httpx.post(
-            f"{url}/v1/predict", json=PATIENT, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False,
-            timeout=30.0).status_code))
+            f"{url}/v1/predict", json=PATIENT, headers=key, trust_env=False, timeout=_SECONDS).status_code))
         asking.start()
-        time.sleep(0.7)
+        while "predictions_running 1.0" not in httpx.get(f"{url}/metrics", headers=key, trust_env=False,
+                                                       timeout=_SECONDS).text:
+            assert not codes
         child.send_signal(stop)
-        time.sleep(0.4)
         with pytest.raises(httpx.TransportError):
-            httpx.get(f"{url}/healthz", trust_env=False)
-        asking.join(timeout=20.0)
-        out, errors = child.communicate(timeout=20.0)
+            while not codes:
+                httpx.get(f"{url}/healthz", trust_env=False, timeout=_SECONDS)
+        asking.join(timeout=_SECONDS)
+        out, errors = child.communicate(timeout=_SECONDS)
     finally:
         child.kill()
     assert codes == [200] and "closed 1 finished 1" in out
@@ -82,7 +85,7 @@ def test_a_signal_lets_running_predictions_end_and_then_closes(stop: signal.Sign
 
 def test_a_model_that_cannot_be_opened_ends_the_service_with_its_error() -> None:
     child, _ = started("0", "broken")
-    out, errors = child.communicate(timeout=30.0)
+    out, errors = child.communicate(timeout=_SECONDS)
     assert child.returncode == 1 and "ModelError: no model" in errors and "closed 1" in out
 
 
