@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support.champion import champion_study  # noqa: E402
+from support.champion import champion_study, living  # noqa: E402
 
 _LOAD_SECONDS = 1800.0
 _TOKEN = "b" * 40
@@ -71,7 +71,7 @@ def _measured(config: Path, options: argparse.Namespace) -> dict[str, Any]:
     finally:
         child.kill()
         child.wait()
-    left = sum(psutil.pid_exists(pid) for pid in family)
+    left = sum(living(pid) for pid in family)
     return {"at once": options.at_once, "seconds": options.seconds, "answers sampled": options.samples,
             "tokens an answer": options.tokens, "seconds to ready": round(loaded, 1), **result,
             "exit code after SIGTERM": code, "processes left": left, "lines of the log": log.lines}

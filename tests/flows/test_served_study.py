@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
-import psutil
 import pytest
 
 import support.pretended_vllm
@@ -31,7 +30,7 @@ from models.expert.loading import load_expert
 from models.expert.loading import read as read_expert
 from prompts.evidence import cases, chosen_features, render
 from serving import server
-from support.champion import champion_study, made
+from support.champion import champion_study, living, made
 from support.openai_server import KEY, Fault, ScriptedServer
 from tasks.champion import champion_from, champion_of
 from tasks.forecast import Forecaster, interval
@@ -181,7 +180,7 @@ async def test_a_stop_while_the_model_loads_does_not_wait_for_it(study: Path, tm
         await asyncio.sleep(after)
     assert not service.opened and not predictor.server.healthy()
     if (tmp_path / "pids").exists():
-        assert not any(psutil.pid_exists(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+        assert not any(living(int(pid)) for pid in (tmp_path / "pids").read_text().split())
 
 
 async def test_examples_of_a_real_cohort_hold_no_real_patient(study: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from configs.load import load
@@ -67,6 +68,14 @@ def made(store: Store, config: Config, kind: str, write: Callable[[Path], Any], 
         artifact = store.commit(draft, kind, recipe, inputs, {"sources": {}, "metrics": {}})
     store.remember(config.study.name, kind, recipe)
     return artifact
+
+
+def living(pid: int) -> bool:
+    """Whether a process runs: one that has ended and is not yet reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _cohort(config: Config, out: Path) -> None:
