@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from configs.api import Api
 from configs.judging import Arm, Evaluation, PerturbationKind, Robustness, Transfer
 from configs.policy import Grpo, Lora, Policy, Prompts, Rewards, Search, Serving, Sft
 from configs.records import Cohort, Expert, IcuStays, Meds, MimicIv, Partitions, Synthetic
 from configs.section import Positive, Section, Setting, Share
 
-__all__ = ["Arm", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Lora", "Meds", "MimicIv",
+__all__ = ["Api", "Arm", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Lora", "Meds", "MimicIv",
            "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts", "Rewards", "Robustness",
            "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic", "Transfer"]
 
@@ -45,6 +46,7 @@ class Config(Section):
     search: Search = Search()
     policy: Policy = Policy()
     serving: Serving = Serving()
+    api: Api = Api()
     evaluation: Evaluation = Evaluation()
     arms: dict[str, Arm] = Field({}, description="Arms by name; those of evaluation.arms are read from files.")
     robustness: Robustness = Robustness()

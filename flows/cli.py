@@ -20,6 +20,7 @@ from rich.table import Table
 from contracts.errors import ConfigError, EagRlError
 from flows.cli_lineage import register as register_lineage
 from flows.cli_options import AsJson, ConfigName, Overrides, console
+from flows.cli_serve import serve
 from flows.cli_transfer import transfer
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
@@ -29,6 +30,7 @@ config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 register_lineage(app)
+app.command()(serve)
 
 
 def main() -> None:

@@ -166,7 +166,11 @@ def print_prediction(console: Console, result: Mapping[str, Any]) -> None:
     """One patient's risk, features and reasoning."""
     console.print(f"[bold]Risk[/bold] stated {result['risk']}, by token probability {result['token_risk']}; "
                   f"expert {result['expert_risk']}", highlight=False)
+    if span := result["interval"]:
+        console.print(f"[bold]Interval[/bold] {span['low']:.2f} to {span['high']:.2f}: {escape(span['method'])}, "
+                      f"{span['level']:.0%} of {span['readable']} readable ones of {span['answers']}", highlight=False)
     console.print(f"[bold]Important features[/bold] {escape(', '.join(result['features']))}", highlight=False)
     console.print(f"[bold]Expert's features[/bold] {escape(', '.join(result['expert_features']))}", highlight=False)
     console.print(escape(result["reasoning"]), highlight=False)
-    console.print(f"model {result['model']}; research software, not a medical device", highlight=False)
+    console.print(f"model {result['model']}, lineage {result['lineage']}; research software, not a medical device",
+                  highlight=False)

@@ -83,7 +83,8 @@ def test_import_rules_name_every_room() -> None:
     assert set(rules["root_packages"]) == set(ROOMS)
     layers = next(contract for contract in rules["contracts"] if contract["type"] == "layers")["layers"]
     assert {room.strip() for layer in layers for room in layer.split("|")} == set(ROOMS)
-    allowed = {"prefect": {"tasks", "flows"}, "mlflow": set(), "torch": {"models"}, "vllm": set()}
+    allowed = {"prefect": {"tasks", "flows"}, "mlflow": set(), "torch": {"models"}, "vllm": set(),
+               "fastapi": {"api"}}
     for contract in rules["contracts"]:
         if contract["type"] == "forbidden":
             assert set(ROOMS) - set(contract["source_modules"]) == allowed[contract["forbidden_modules"][0]]

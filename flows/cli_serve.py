@@ -1,0 +1,29 @@
+"""The command `eag-rl serve`: the champion of a study behind an HTTP API on this machine."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def serve(config: Annotated[str, typer.Option("--config", "-c", help="demo, tjh_small, .., or a YAML file.")] = "demo",
+          overrides: Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting, e.g. "
+                                                                                "api.samples=16.")] = None,
+          port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; 0: a free one. Default: api.port.")] = None
+          ) -> None:
+    """Serve the study's champion over HTTP on this machine, with a page to try it, until Ctrl-C or SIGTERM."""
+    from flows.environment import prepare
+
+    wanted = [*(overrides or ()), *([] if port is None else [f"api.port={port}"])]
+    prepare(config, wanted)
+    from flows.opening import open_session
+    from tasks.champion import champion_of
+    from tasks.serve import serve as serve_champion
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    console = Console(stderr=True)
+    session = open_session(config, wanted)
+    serve_champion(session, champion_of(session), lambda text: console.print(text, soft_wrap=True, highlight=False))
