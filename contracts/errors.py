@@ -94,3 +94,9 @@ class NetworkError(EagRlError):
     """A public source that cannot be reached."""
 
     title = "network"
+
+
+class TrackingError(EagRlError):
+    """MLflow's server cannot be reached."""
+
+    title = "tracking"

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param
 
+from contracts.errors import TrackingError
 from lineage.artifact import Artifact
+from lineage.tracking_reach import reaching
 
 _EXPERIMENT = "eag-rl"
 _PARAM_LENGTH = 500
@@ -46,10 +48,11 @@ class Tracker:
         self.study = study
         # The first use creates and migrates the database: two processes at once would race.
         with FileLock(folder / "setup.lock"):
-            self.client = MlflowClient(tracking_uri=tracking_uri(workspace))
+            place = tracking_uri(workspace)
+            self.client = reaching(MlflowClient(tracking_uri=place), place)
             found = self.client.get_experiment_by_name(_EXPERIMENT)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
-                _EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+                _EXPERIMENT, artifact_location=None if place.startswith("http") else (folder / "artifacts").as_uri())
 
     @contextmanager
     def sweep_run(self, settings: Mapping[str, Any]) -> Iterator[str]:
@@ -133,9 +136,12 @@ class Tracker:
     def _guarded(self, run_id: str) -> Iterator[str]:
         try:
             yield run_id
+        except TrackingError:
+            raise  # nobody is there to be told
         except BaseException as error:
-            self.client.set_tag(run_id, "eag_rl.error", type(error).__name__)
-            self.client.set_terminated(run_id, "FAILED")
+            with suppress(TrackingError):  # the first failure is the one to tell
+                self.client.set_tag(run_id, "eag_rl.error", type(error).__name__)
+                self.client.set_terminated(run_id, "FAILED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
 
