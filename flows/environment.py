@@ -11,14 +11,17 @@ import httpx
 
 from configs.load import load
 from contracts.errors import ServerError
+from contracts.redaction import redact_logs
 from flows.prefect_server import OwnPrefect
-from operations.privacy import harden_environment
+from operations.privacy import check_exposure, harden_environment
 
 
 def prepare(config: str, overrides: Sequence[str]) -> Path:
     """Points Prefect at the workspace of a configuration (unless the user did otherwise); returns the workspace."""
     workspace = Path(load(config, overrides).paths.workspace).resolve()
     harden_environment()
+    check_exposure()
+    redact_logs()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children start in seconds, not minutes
     home = workspace / "prefect"
     if "PREFECT_API_URL" not in os.environ:

@@ -184,7 +184,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"no space left while writing {place}", "the workspace needs free disk space",
                                "free some space and run again: finished stages are kept") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):

@@ -19,10 +19,10 @@ from support.tiny_study import command, tiny_study
 
 
 def expert_study(folder: Path) -> Path:
-    """The tiny study, whose expert trains long enough to be hurt (about ten seconds)."""
+    """The tiny study, whose expert trains long enough to be hurt (seconds)."""
     path = tiny_study(folder)
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config["expert"] |= {"epochs": 60, "patience": 60, "seeds": 3}
+    config["expert"] |= {"epochs": 25, "patience": 25, "seeds": 2}
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
 
@@ -49,7 +49,7 @@ class WatchedStudy:
             self.process.kill()
             self.process.wait()
 
-    def wait_until(self, holds: Callable[[], bool], seconds: float = 120.0) -> None:
+    def wait_until(self, holds: Callable[[], bool], seconds: float = 300.0) -> None:
         """Waits for something that happens while the command runs.
 
         Raises:
@@ -77,7 +77,7 @@ class WatchedStudy:
                 found.append(process)
         return found
 
-    def end(self, seconds: float = 240.0) -> int:
+    def end(self, seconds: float = 500.0) -> int:
         """The exit code, once the command has ended."""
         return self.process.wait(seconds)
 
