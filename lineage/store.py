@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from lineage.artifact import Artifact, content_digest, folder_digests
 from lineage.fingerprint import Recipe
 
 MANIFEST = "manifest.json"
+_PART = re.compile(r"[A-Za-z0-9][\w.@+=,-]{0,199}", re.ASCII)
 VERSION = 1
 
 
@@ -58,7 +60,7 @@ class Store:
 
     def find(self, kind: str, recipe: str) -> Artifact | None:
         """The finished artifact of a recipe's key, None if there is none."""
-        manifest = self.workspace / "artifacts" / kind / _name(kind, recipe) / MANIFEST
+        manifest = self.workspace / "artifacts" / _part(kind) / _name(kind, recipe) / MANIFEST
         if not manifest.is_file():
             return None
         found = Artifact.from_json(_read_json(manifest)["artifact"])
@@ -114,7 +116,7 @@ class Store:
 
     def discard(self, artifact: Artifact) -> None:
         """Removes an artifact that was altered, so that it can be made again."""
-        shutil.rmtree(self.workspace / artifact.uri)
+        shutil.rmtree(self.folder(artifact))
 
     @contextmanager
     def drafting(self, kind: str, recipe: str) -> Iterator[Draft]:
@@ -150,7 +152,7 @@ class Store:
 
     def last_recipe(self, study: str, stage: str) -> dict[str, Any] | None:
         """What the last run of this study's stage was made of, for the sentence that says why it runs again."""
-        path = self.workspace / "ledger" / study / f"{stage}.json"
+        path = self.workspace / "ledger" / _part(study) / f"{_part(stage)}.json"
         return _read_json(path) if path.is_file() else None
 
     def latest(self, study: str, stage: str) -> Artifact:
@@ -168,7 +170,7 @@ class Store:
 
     def remember(self, study: str, stage: str, recipe: Recipe) -> None:
         """Records the recipe as the study's latest for this stage."""
-        path = self.workspace / "ledger" / study / f"{stage}.json"
+        path = self.workspace / "ledger" / _part(study) / f"{_part(stage)}.json"
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, recipe.to_json())
@@ -204,7 +206,19 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _name(kind: str, recipe: str) -> str:
-    return f"{kind}-{recipe[:12]}"
+    return _part(f"{kind}-{recipe[:12]}")
+
+
+def _part(name: str) -> str:
+    """The name, if it is one part of a path and stays where it is put.
+
+    Raises:
+        ArtifactError: it is not.
+    """
+    if not _PART.fullmatch(name):
+        raise ArtifactError(f"the name {name!r}", "letters, digits and . _ @ + - = , beginning with a letter or digit",
+                            "name the study, the arm or the stage otherwise")
+    return name
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
@@ -34,6 +34,7 @@ from tasks.people import renderer_of
 from tasks.servers import with_client
 from tasks.session import Session
 
+LARGEST_BYTES = 1 << 20
 _ID = "patient"
 _FORM = '{"age": 63, "sex": "male", "visits": [{"day": 0, "values": {"<feature>": 7.1}}]}'
 
@@ -47,16 +48,32 @@ def read_patient(path: Path | None) -> dict[str, Any]:
     """
     if path is not None and str(path) != "-" and not path.is_file():
         raise MissingFileError(f"no file {path}", "a JSON file of one patient", "`eag-rl predict --example` prints one")
-    text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
+    text = _read(sys.stdin) if path is None or str(path) == "-" else _read_file(path)
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"the patient is no JSON ({error})", f"of the form {_FORM}",
                         "`eag-rl predict --example` prints one") from error
     if not isinstance(values, dict):
         raise DataError(f"the patient is a {type(values).__name__}", f"of the form {_FORM}",
                         "`eag-rl predict --example` prints one")
     return values
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return _read(stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text ({error.reason})", f"of the form {_FORM}", "write it as UTF-8") from error
+
+
+def _read(stream: TextIO) -> str:
+    text = stream.read(LARGEST_BYTES + 1)
+    if len(text) > LARGEST_BYTES:
+        raise DataError(f"the patient is larger than {LARGEST_BYTES} characters", "one stay takes a few thousand",
+                        "give one stay at a time")
+    return text
 
 
 def example_patient(session: Session) -> dict[str, Any]:
@@ -154,9 +171,10 @@ def _visit(visit: Any, names: Catalogue) -> dict[str, Any]:
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if not good or not low <= value <= high:
-        raise DataError(f"{name} = {value!r}", f"a number from {low:g} to {high:g}", "correct the patient's JSON")
+        raise DataError(f"{name} = {repr(value)[:40]}", f"a number from {low:g} to {high:g}",
+                        "correct the patient's JSON")
     return float(value)
 
 
