@@ -52,8 +52,8 @@ def servers(folder: Path) -> Iterator[tuple[dict[str, str], list[psutil.Process]
     lines = {
         "prefect": [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
         "mlflow": [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers",
-                   "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}", "--artifacts-destination",
-                   str(folder / "mlflow" / "files")]}
+                   "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}",
+                   "--artifacts-destination", str(folder / "mlflow" / "files")]}
     children = [start(line, folder / f"{name}.log", environment) for name, line in lines.items()]
     try:
         for address in (f"http://127.0.0.1:{prefect}/api/health", f"http://127.0.0.1:{mlflow}/health"):

@@ -184,9 +184,8 @@ def _rows_withheld(name: str) -> Iterator[None]:
     except Exception as error:
         if not quotes_values(error):
             raise
-        last = traceback.extract_tb(error.__traceback__)
-        ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in last if _ROOT in Path(frame.filename).parents
-                and "site-packages" not in frame.filename]
+        ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+                if _ROOT in Path(frame.filename).parents and "site-packages" not in frame.filename]
         raise DataError(f"{type(error).__name__} in stage {name}, at {' < '.join(reversed(ours[-4:]))}",
                         "a stage reads what its contracts say; the message is withheld, since it may quote a patient",
                         f"call what stands at {ours[-1]} by hand on the stage's input to see it") from None

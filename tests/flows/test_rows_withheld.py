@@ -14,7 +14,8 @@ ROW = f"4711 {'Jane'} {'Doe'}"
 def test_an_error_that_quotes_a_row_says_kind_and_place_only() -> None:
     with pytest.raises(DataError) as caught, _rows_withheld("cohort"):
         pl.Series([ROW]).cast(pl.Int32)
-    assert "InvalidOperationError in stage cohort" in caught.value.value and "test_rows_withheld.py" in str(caught.value)
+    assert "InvalidOperationError in stage cohort" in caught.value.value
+    assert "test_rows_withheld.py" in caught.value.value and "test_rows_withheld.py" in caught.value.next_step
     assert "Jane" not in str(caught.value) and caught.value.__cause__ is None and caught.value.__suppress_context__
 
 

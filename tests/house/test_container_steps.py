@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -70,6 +72,33 @@ def test_the_health_check_tells_well_from_ill() -> None:
     gone = subprocess.run([sys.executable, DOCKER / "healthy", str(server.server_port), "/health"], check=False,
                           capture_output=True, text=True)
     assert gone.returncode == 1 and "Traceback" not in gone.stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_health_check_speaks_tls_with_the_certificate_that_the_script_made(tmp_path: Path) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    for name in ("one", "other"):
+        subprocess.run([ROOT / "scripts" / "docker-secrets", tmp_path / name], check=True, capture_output=True)
+    server = HTTPServer(("127.0.0.1", 0), Answers)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "one" / "serve_certificate", tmp_path / "one" / "serve_key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        codes = [subprocess.run([sys.executable, DOCKER / "healthy", str(server.server_port), "/", tmp_path / name /
+                                 "serve_certificate"], check=False, capture_output=True).returncode
+                 for name in ("one", "other")]
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert codes == [0, 1]
 
 
 @pytest.fixture
