@@ -45,8 +45,9 @@ def job(main: Callable[[Job], Any], needs: Sequence[str], lower: str, argv: Sequ
     parser = argparse.ArgumentParser(description="Runs one training job of EAG-RL.")
     parser.add_argument("--job", type=Path, required=True, help="JSON file that describes the job")
     print(LOWER_PREFIX + lower, file=sys.stderr, flush=True)  # for who finds this process killed
-    redact_logs()
-    sys.excepthook = _without_rows
+    if argv is None:  # the process is this job's alone
+        redact_logs()
+        sys.excepthook = _without_rows
     try:
         run(main, read_job(parser.parse_args(argv).job, needs), lower)
     except EagRlError as error:
