@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from contracts.redaction import printable, redacted
+
 
 class EagRlError(Exception):
     """Root of all errors that a user, a file or a machine can cause.
@@ -19,8 +21,8 @@ class EagRlError(Exception):
     title = "error"
 
     def __init__(self, value: str, rule: str, next_step: str) -> None:
-        self.value, self.rule, self.next_step = value, rule, next_step
-        super().__init__(f"{value} | rule: {rule} | next: {next_step}")
+        self.value, self.rule, self.next_step = (redacted(printable(text)) for text in (value, rule, next_step))
+        super().__init__(f"{self.value} | rule: {self.rule} | next: {self.next_step}")
 
     def __reduce__(self) -> tuple[type[EagRlError], tuple[str, str, str]]:
         return type(self), (self.value, self.rule, self.next_step)
@@ -94,3 +96,9 @@ class NetworkError(EagRlError):
     """A public source that cannot be reached."""
 
     title = "network"
+
+
+class TrackingError(EagRlError):
+    """MLflow's server cannot be reached."""
+
+    title = "tracking"

@@ -55,7 +55,9 @@ def _print_error(error: EagRlError) -> None:
         print(json.dumps(error.as_dict()))
     lines = Console(stderr=True)
     for word, text in ((f"{error.title} error", error.value), ("rule", error.rule), ("next step", error.next_step)):
-        lines.print(f"[bold]{word}:[/bold] {escape(text)}", highlight=False, soft_wrap=True)
+        # Indented, so that no line of what was found can pass for one of ours.
+        shown = escape(text).replace("\n", "\n    ")
+        lines.print(f"[bold]{word}:[/bold] {shown}", highlight=False, soft_wrap=True)
 
 
 def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dict[str, Any]]:

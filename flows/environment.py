@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -16,18 +12,18 @@ from filelock import FileLock
 
 from configs.load import load
 from contracts.errors import ServerError
+from contracts.redaction import redact_logs
+from flows.prefect_server import OwnPrefect
 from lineage.store import Store, storage_errors
-from operations.privacy import harden_environment
-from serving.server import free_port
-from serving.supervised import end, start
-
-_WAIT_SECONDS = 180.0
+from operations.privacy import check_exposure, harden_environment
 
 
 def prepare(config: str, overrides: Sequence[str]) -> Path:
     """Points Prefect at the workspace of a configuration (unless the user did otherwise); returns the workspace."""
     workspace = Path(load(config, overrides).paths.workspace).resolve()
     harden_environment()
+    check_exposure()
+    redact_logs()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children start in seconds, not minutes
     home = workspace / "prefect"
     if "PREFECT_API_URL" not in os.environ:
@@ -39,6 +35,7 @@ def prepare(config: str, overrides: Sequence[str]) -> Path:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # its server may be away for about a minute
     os.environ.setdefault("TQDM_DISABLE", "1")  # tasks.display shows progress
     return workspace
 
@@ -56,44 +53,38 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], None]]:
     """
     Store(workspace).require_writable()
     if "PREFECT_API_URL" in os.environ:
-        yield lambda: None
+        with _reached(os.environ["PREFECT_API_URL"]):
+            yield lambda: None
         return
-    port, log = free_port(0), workspace / "prefect" / "server.log"
     with storage_errors(workspace / "prefect"):
         alone = FileLock(workspace / "prefect" / "start.lock")
         alone.acquire()
-        child = start(_command(port), log, {**os.environ, "PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1",
-                                            "PREFECT__SERVER_FINAL": "1"})
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    server = OwnPrefect(workspace / "prefect" / "server.log")
+    os.environ["PREFECT_API_URL"] = server.address
 
     def wait() -> None:
-        _wait(child, port, log)
+        server.wait()
         alone.release()
 
     try:
-        yield wait
+        with _reached(server.address):
+            yield wait
     finally:
         del os.environ["PREFECT_API_URL"]
-        end(child)
+        server.stop()
         alone.release(force=True)
 
 
-def _command(port: int) -> list[str]:
-    found = find_spec("prefect")
-    if found is None or found.origin is None:
-        raise ServerError("the package prefect is not installed", "a study runs on Prefect", "run scripts/setup")
-    return [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent), "--factory",
-            "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error",
-            "--lifespan", "on"]
+@contextmanager
+def _reached(address: str) -> Iterator[None]:
+    """Says what to do where Prefect's server stays away longer than its client asks again (about a minute).
 
-
-def _wait(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    limit = time.monotonic() + _WAIT_SECONDS
-    with httpx.Client(trust_env=False, timeout=5.0) as http:
-        while time.monotonic() < limit and child.poll() is None:
-            try:
-                if http.get(f"http://127.0.0.1:{port}/api/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.2)
-    raise ServerError("the Prefect server does not answer", f"it answers within {_WAIT_SECONDS:.0f} s", f"read {log}")
+    Raises:
+        ServerError: as said.
+    """
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise ServerError(f"the Prefect server at {address} does not answer ({type(error).__name__})",
+                          "it answers while a study runs", "start it, then run the same command again: finished "
+                          "stages and parts of stages are kept") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ from lineage.fingerprint import Recipe
 
 MANIFEST = "manifest.json"
 OWNER = "owner.json"
+_PART = re.compile(r"[A-Za-z0-9][\w.@+=,-]{0,199}", re.ASCII)
 VERSION = 1
 FOLDERS = ("artifacts", "drafts", "locks", "ledger", "leases")
 
@@ -74,7 +76,7 @@ class Store:
 
     def find(self, kind: str, recipe: str) -> Artifact | None:
         """The finished artifact of a recipe's key, None if there is none."""
-        manifest = self.workspace / "artifacts" / kind / _name(kind, recipe) / MANIFEST
+        manifest = self.workspace / "artifacts" / _part(kind) / _name(kind, recipe) / MANIFEST
         if not manifest.is_file():
             return None
         found = _artifact(manifest)
@@ -141,7 +143,7 @@ class Store:
 
     def discard(self, artifact: Artifact) -> None:
         """Removes an artifact that was altered or is no longer wanted."""
-        shutil.rmtree(self.workspace / artifact.uri)
+        shutil.rmtree(self.folder(artifact))
 
     def settle(self, kind: str, recipe: str, on_wait: OnWait | None = None) -> tuple[Artifact | None, list[str]]:
         """(the finished, unaltered artifact of a recipe's key, names of the files that were altered).
@@ -225,7 +227,7 @@ class Store:
 
     def last_recipe(self, study: str, stage: str) -> dict[str, Any] | None:
         """What the last run of this study's stage was made of, for the sentence that says why it runs again."""
-        path = self.workspace / "ledger" / study / f"{stage}.json"
+        path = self.workspace / "ledger" / _part(study) / f"{_part(stage)}.json"
         return read_json(path) if path.is_file() else None
 
     def latest(self, study: str, stage: str) -> Artifact:
@@ -254,7 +256,7 @@ class Store:
 
     def remember(self, study: str, stage: str, recipe: Recipe) -> None:
         """Records the recipe as the study's latest for this stage."""
-        path = self.workspace / "ledger" / study / f"{stage}.json"
+        path = self.workspace / "ledger" / _part(study) / f"{_part(stage)}.json"
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, recipe.to_json())
@@ -270,7 +272,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"no space left while writing {place}", "the workspace needs free disk space",
                                "free some space and run again: finished stages are kept") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
@@ -290,7 +292,19 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _name(kind: str, recipe: str) -> str:
-    return f"{kind}-{recipe[:12]}"
+    return _part(f"{kind}-{recipe[:12]}")
+
+
+def _part(name: str) -> str:
+    """The name, if it is one part of a path and stays where it is put.
+
+    Raises:
+        ArtifactError: it is not.
+    """
+    if not _PART.fullmatch(name):
+        raise ArtifactError(f"the name {name!r}", "letters, digits and . _ @ + - = , beginning with a letter or digit",
+                            "name the study, the arm or the stage otherwise")
+    return name
 
 
 def coherent(entry: Mapping[str, Any], artifact: Artifact) -> bool:

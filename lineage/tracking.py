@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from contracts.errors import TrackingError
 from lineage import portable
 from lineage.artifact import Artifact
+from lineage.tracking_reach import reaching
 from lineage.tracking_registry import ROLES, Registry, Version
 
 _EXPERIMENT = "eag-rl"
@@ -53,11 +55,12 @@ class Tracker:
         self.study = study
         # The first use creates and migrates the database: two processes at once would race.
         with FileLock(folder / "setup.lock"):
-            self.client = MlflowClient(tracking_uri=tracking_uri(workspace))
-            _write_ahead(tracking_uri(workspace))
+            place = tracking_uri(workspace)
+            self.client = reaching(MlflowClient(tracking_uri=place), place)
+            _write_ahead(place)
             found = self.client.get_experiment_by_name(_EXPERIMENT)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
-                _EXPERIMENT, artifact_location=(folder / "artifacts").as_uri())
+                _EXPERIMENT, artifact_location=None if place.startswith("http") else (folder / "artifacts").as_uri())
         self.registry = Registry(self.client, self.experiment)
 
     @contextmanager
@@ -165,9 +168,12 @@ class Tracker:
     def _guarded(self, run_id: str) -> Iterator[str]:
         try:
             yield run_id
+        except TrackingError:
+            raise  # nobody is there to be told
         except BaseException as error:
-            self.client.set_tag(run_id, "eag_rl.error", type(error).__name__)
-            self.client.set_terminated(run_id, "FAILED")
+            with suppress(TrackingError):  # the first failure is the one to tell
+                self.client.set_tag(run_id, "eag_rl.error", type(error).__name__)
+                self.client.set_terminated(run_id, "FAILED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
 

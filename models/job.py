@@ -14,14 +14,21 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 
 from contracts.errors import ConfigError, EagRlError, JobError, MissingFileError, StorageError
+from contracts.redaction import redact_logs, traceback_without_rows
 
 ERROR_PREFIX = "EAGRL_ERROR "
 DONE = "done.json"
+LOWER_PREFIX = "EAGRL_LOWER "
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+# Allocators and threads raise a plain RuntimeError; its text is the only sign.
+_SIGNS_OF_NO_MEMORY = ("DefaultCPUAllocator", "out of memory", "bad_alloc", "can't start new thread",
+                       "Cannot allocate memory")
 
 Job = dict[str, Any]
 
@@ -37,12 +44,21 @@ def job(main: Callable[[Job], Any], needs: Sequence[str], lower: str, argv: Sequ
     """
     parser = argparse.ArgumentParser(description="Runs one training job of EAG-RL.")
     parser.add_argument("--job", type=Path, required=True, help="JSON file that describes the job")
+    print(LOWER_PREFIX + lower, file=sys.stderr, flush=True)  # for who finds this process killed
+    if argv is None:  # the process is this job's alone
+        redact_logs()
+        sys.excepthook = _without_rows
     try:
         run(main, read_job(parser.parse_args(argv).job, needs), lower)
     except EagRlError as error:
         print(ERROR_PREFIX + json.dumps(error.as_dict()), file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from error
     raise SystemExit(0)
+
+
+def _without_rows(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """A bug's traceback for the job's log, from where it travels to Prefect's pages."""
+    print(traceback_without_rows(error), file=sys.stderr, flush=True)
 
 
 def run(main: Callable[[Job], Any], values: Job, lower: str) -> None:
@@ -57,14 +73,15 @@ def run(main: Callable[[Job], Any], values: Job, lower: str) -> None:
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _out_of_memory(error, lower) from error
     except RuntimeError as error:
-        # The CPU allocator of torch raises a plain RuntimeError; its text is the only sign.
-        if "DefaultCPUAllocator" not in str(error) and "out of memory" not in str(error):
+        if not any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
             raise
         raise _out_of_memory(error, lower) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno == errno.ENOMEM:
+            raise _out_of_memory(error, lower) from error
+        if error.errno not in FULL_OR_CLOSED:
             raise
-        raise StorageError(f"{error.filename or values.get('out', 'the job folder')}: {error.strerror}",
+        raise StorageError(f"{error.filename or values.get('out', 'the job folder')}: {error.strerror or error}",
                            "the job's folder is writable and has space left",
                            "free disk space or choose another paths.workspace, then run again") from error
 

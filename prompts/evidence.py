@@ -28,6 +28,7 @@ from contracts.errors import ConfigError, ContractError
 from contracts.features import STATIC, Catalogue
 from contracts.frames import READINGS, STAYS, check_visits, feature_columns
 from contracts.patients import PATIENTS
+from contracts.redaction import one_line
 from prompts.guidance import expert_features
 
 UNKNOWN = "unknown"
@@ -264,9 +265,10 @@ def _plain(words: str) -> str:
     """The words, if they cannot be taken for a tag, a new line or two names of a list.
 
     Raises:
-        ConfigError: they hold one of < > , ; or a line break.
+        ConfigError: they hold one of < > , ; or a line break, or signs that act instead of standing there.
     """
-    if any(mark in words for mark in "<>,;") or len(words.splitlines()) > 1:
-        raise ConfigError(f"{words!r} in a prompt", "names, units and sex hold none of < > , ; and no line break",
+    if any(mark in words for mark in "<>,;") or one_line(words) != words:
+        raise ConfigError(f"{words!r} in a prompt", "names, units and sex hold none of < > , ; no line break and no "
+                          "control sign",
                           "correct the catalogue or the source")
     return words

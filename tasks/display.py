@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol, cast
 from uuid import UUID
 
+from httpx import TransportError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 from rich.console import Console
@@ -82,7 +83,10 @@ class _PrefectProgress:
         if time.monotonic() - self.last < _EVERY_SECONDS and done < total:
             return
         self.last, share = time.monotonic(), min(100.0, 100.0 * done / total)
-        if self.id is None:
-            self.id = cast(UUID, create_progress_artifact(share, description=self.label))
-        else:
-            update_progress_artifact(self.id, share)
+        try:
+            if self.id is None:
+                self.id = cast(UUID, create_progress_artifact(share, description=self.label))
+            else:
+                update_progress_artifact(self.id, share)
+        except TransportError as error:  # hours of training are not given up for a bar in a page
+            say(f"  {self.label}: Prefect's server does not take the progress ({type(error).__name__}); going on")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from serving.supervised import end, start
 _POLL_SECONDS = 0.5
 _TAIL_LINES = 25
 _ERROR_PREFIX = "EAGRL_ERROR "
+_LOWER_PREFIX = "EAGRL_LOWER "
 
 OnProgress = Callable[[Progress], None]
 
@@ -76,10 +78,13 @@ def _failure(module: str, code: int, log: Path) -> EagRlError:
         if line.startswith(_ERROR_PREFIX):
             entry = json.loads(line[len(_ERROR_PREFIX):])
             return _class_of(entry["error"])(entry["value"], entry["rule"], entry["next"])
-    tail = "\n".join(lines[-_TAIL_LINES:])
-    reason = "was killed (out of memory?)" if code in (-9, 137) else f"ended with exit code {code}"
+    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    reason = "was killed (out of memory?)" if killed else f"ended with exit code {code}"
+    lower = [line[len(_LOWER_PREFIX):] for line in lines if line.startswith(_LOWER_PREFIX)]
+    advice = f"if memory ran out, lower {lower[-1]}; " if killed and lower else f"read {log}; "
+    tail = "\n".join(line for line in lines[-_TAIL_LINES:] if not line.startswith(_LOWER_PREFIX))
     return JobError(f"{module} {reason}; its last lines:\n{tail}", "a training job ends with exit code 0",
-                    f"read {log}; finished parts are kept, run again to go on")
+                    f"{advice}finished parts are kept, run again to go on")
 
 
 def _class_of(title: str) -> type[EagRlError]:

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from contracts.errors import DataError, MissingFileError
 from contracts.features import Catalogue, catalogue
@@ -23,6 +23,8 @@ from tasks.forecast import Forecaster
 from tasks.servers import with_client
 from tasks.session import Session
 
+LARGEST_BYTES = 1 << 20
+
 
 def read_patient(path: Path | None) -> dict[str, Any]:
     """The JSON of one patient, from a file, or from standard input ("-" or none).
@@ -33,16 +35,32 @@ def read_patient(path: Path | None) -> dict[str, Any]:
     """
     if path is not None and str(path) != "-" and not path.is_file():
         raise MissingFileError(f"no file {path}", "a JSON file of one patient", "`eag-rl predict --example` prints one")
-    text = sys.stdin.read() if path is None or str(path) == "-" else path.read_text(encoding="utf-8")
+    text = _read(sys.stdin) if path is None or str(path) == "-" else _read_file(path)
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"the patient is no JSON ({error})", f"of the form {FORM}",
                         "`eag-rl predict --example` prints one") from error
     if not isinstance(values, dict):
         raise DataError(f"the patient is a {type(values).__name__}", f"of the form {FORM}",
                         "`eag-rl predict --example` prints one")
     return values
+
+
+def _read_file(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return _read(stream)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text ({error.reason})", f"of the form {FORM}", "write it as UTF-8") from error
+
+
+def _read(stream: TextIO) -> str:
+    text = stream.read(LARGEST_BYTES + 1)
+    if len(text) > LARGEST_BYTES:
+        raise DataError(f"the patient is larger than {LARGEST_BYTES} characters", "one stay takes a few thousand",
+                        "give one stay at a time")
+    return text
 
 
 def example_patient(session: Session) -> dict[str, Any]:

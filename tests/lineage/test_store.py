@@ -124,3 +124,30 @@ def test_folder_digests_see_every_file(tmp_path: Path) -> None:
     before = content_digest(folder_digests(tmp_path))
     (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
     assert content_digest(folder_digests(tmp_path)) != before
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "", "a\\b\n", "a\0b", "/etc", "x" * 300])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "workspace")
+    for attempt in (lambda: store.find(name, "0" * 64), lambda: store.last_recipe(name, "cohort"),
+                    lambda: store.remember("study", name, recipe()), lambda: store.remember(name, "cohort", recipe())):
+        with pytest.raises(ArtifactError, match="the name"):
+            attempt()
+    with pytest.raises(ArtifactError), store.drafting(name, "0" * 64):
+        raise AssertionError("no draft of that name")
+    assert [path.name for path in tmp_path.iterdir()] == ["workspace"]
+
+
+def test_names_of_stages_variants_and_arms_are_taken(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("cohort", "verdicts-stage1+2", "perturbed-verdicts-stage1+2@shuffle-1.0", "a_b.c"):
+        store.remember("tjh_small", name, recipe())
+        assert store.last_recipe("tjh_small", name) is not None
+
+
+def test_an_artifact_is_never_discarded_outside_the_workspace(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError):
+        Store(tmp_path / "workspace").discard(Artifact("cohort", "cohort-1", "../victim", "0", "0"))
+    assert (tmp_path / "victim" / "manifest.json").exists()

@@ -12,7 +12,7 @@ import torch
 
 from contracts.errors import ConfigError, JobError, MissingFileError, ModelError, StorageError
 from models import progress
-from models.job import ERROR_PREFIX, job, read_job, run, write_json
+from models.job import ERROR_PREFIX, LOWER_PREFIX, job, read_job, run, write_json
 from models.progress import Progress, ProgressLog
 
 
@@ -34,7 +34,8 @@ def test_a_users_error_becomes_one_line_and_exit_code_2(tmp_path: Path, capsys: 
     (tmp_path / "job.json").write_text("{}")
     with pytest.raises(SystemExit) as end:
         job(_raise(ModelError("a", "b", "c")), (), "nothing", ["--job", str(tmp_path / "job.json")])
-    line = capsys.readouterr().err.strip()
+    lower, line = capsys.readouterr().err.strip().splitlines()
+    assert lower == f"{LOWER_PREFIX}nothing"
     assert end.value.code == 2
     assert json.loads(line.removeprefix(ERROR_PREFIX)) == {"error": "model", "value": "a", "rule": "b", "next": "c"}
 

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from operations.privacy import DEFAULTS, ENFORCED, harden_environment
+import pytest
+
+from contracts.errors import ConfigError
+from operations.privacy import DEFAULTS, ENFORCED, check_exposure, harden_environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,3 +71,28 @@ def test_vllm_reads_these_names() -> None:
     assert spec is not None and spec.origin is not None
     text = Path(spec.origin).with_name("envs.py").read_text()
     assert all(f'"{name}"' in text for name in ENFORCED if name.startswith("VLLM"))
+
+
+@pytest.mark.parametrize(("environment", "words"), [
+    ({"PREFECT_API_URL": "http://prefect.hospital:4200/api"}, "without a password"),
+    ({"PREFECT_API_URL": "http://me:hunter22@127.0.0.1:4200/api"}, "carries a password"),
+    ({"MLFLOW_TRACKING_URI": "https://me:hunter22@mlflow.hospital"}, "carries a password"),
+    ({"PREFECT_SERVER_API_HOST": "10.0.0.5"}, "without a password"),
+])
+def test_a_server_beyond_loopback_needs_a_password_that_is_not_in_its_address(environment: dict[str, str],
+                                                                              words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        check_exposure(environment)
+    assert "hunter22" not in str(caught.value)
+
+
+def test_loopback_needs_none_and_beyond_it_csrf_tokens_are_asked_for() -> None:
+    for fine in ({}, {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}, {"MLFLOW_TRACKING_URI": "sqlite:///x.db"},
+                 {"PREFECT_SERVER_API_HOST": "127.0.0.1"},
+                 {"PREFECT_API_URL": "http://prefect:4200/api", "PREFECT_API_AUTH_STRING": "a:b"}):
+        before = dict(fine)
+        check_exposure(fine)
+        assert fine == before
+    open_one = {"PREFECT_SERVER_API_HOST": "10.0.0.5", "PREFECT_SERVER_API_AUTH_STRING": "a:b"}
+    check_exposure(open_one)
+    assert open_one["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"

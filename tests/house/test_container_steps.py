@@ -1,0 +1,154 @@
+"""The small programs of the images, run for real: entry point, health check, and the dry run of a Dockerfile."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+dry = load(DOCKER / "dry_run.py")
+
+
+def enter(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([DOCKER / "entrypoint", "env"], capture_output=True, text=True, check=False,
+                          env={"PATH": os.environ["PATH"], "EAG_RL_SECRETS": str(folder), **environment})
+
+
+def test_secrets_of_files_become_variables_and_other_files_stay_files(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a b'c")
+    answer = enter(tmp_path, VLLM_API_KEY_FILE=str(tmp_path / "key"), SSL_CERT_FILE="/etc/ssl/x")
+    assert answer.returncode == 0, answer.stderr
+    assert {"VLLM_API_KEY=a b'c", "SSL_CERT_FILE=/etc/ssl/x"} <= set(answer.stdout.splitlines())
+    assert "VLLM_API_KEY_FILE" not in answer.stdout
+
+
+def test_a_missing_or_empty_secret_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    for name in ("none", "empty"):
+        answer = enter(tmp_path, KEY_FILE=str(tmp_path / name))
+        assert answer.returncode == 2 and "docker-secrets" in answer.stderr and answer.stdout == ""
+
+
+def test_the_health_check_tells_well_from_ill() -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        codes = [subprocess.run([sys.executable, DOCKER / "healthy", str(server.server_port), path], check=False,
+                                capture_output=True).returncode for path in ("/health", "/ill")]
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert codes == [0, 1]
+    gone = subprocess.run([sys.executable, DOCKER / "healthy", str(server.server_port), "/health"], check=False,
+                          capture_output=True, text=True)
+    assert gone.returncode == 1 and "Traceback" not in gone.stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_health_check_speaks_tls_with_the_certificate_that_the_script_made(tmp_path: Path) -> None:
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    for name in ("one", "other"):
+        subprocess.run([ROOT / "scripts" / "docker-secrets", tmp_path / name], check=True, capture_output=True)
+    server = HTTPServer(("127.0.0.1", 0), Answers)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "one" / "serve_certificate", tmp_path / "one" / "serve_key")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        codes = [subprocess.run([sys.executable, DOCKER / "healthy", str(server.server_port), "/", tmp_path / name /
+                                 "serve_certificate"], check=False, capture_output=True).returncode
+                 for name in ("one", "other")]
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert codes == [0, 1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A git repository with a Dockerfile of two stages, a file to copy and one to leave out."""
+    root = tmp_path / "project"
+    (root / "docker").mkdir(parents=True)
+    (root / "hello.txt").write_text("hello")
+    (root / "patients.csv").write_text("secret")
+    (root / "docker" / "Dockerfile.dockerignore").write_text("# kept out\n**/*.csv\n")
+    (root / "docker" / "Dockerfile").write_text(
+        "ARG BASE=python:3.11\nARG KIND=plain\nFROM ${BASE} AS first\nRUN apt-get install --yes bash\nARG KIND\n"
+        "USER 10001\nWORKDIR /app\nCOPY . .\nENV SEEN=/app/hello.txt MORE=\"two words\"\n# a comment\n"
+        "RUN test \"$KIND\" = plain \\\n && cat hello.txt > /app/copy.txt \\\n && test ! -e patients.csv\n"
+        "ENTRYPOINT [\"cat\"]\nCMD [\"/app/copy.txt\"]\nFROM first AS last\nRUN false\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    return root
+
+
+def test_a_dry_run_does_what_the_dockerfile_says(project: Path, tmp_path: Path,
+                                                  capfd: pytest.CaptureFixture[str]) -> None:
+    dry.dry_run(project / "docker" / "Dockerfile", tmp_path / "app", "first", {}, project)
+    assert (tmp_path / "app" / "copy.txt").read_text() == "hello"
+    said = capfd.readouterr().out
+    assert "not run (it changes a system)" in said and "bash: is on this machine" in said and said.endswith("hello")
+
+
+def test_a_dry_run_ends_at_the_step_that_fails(project: Path, tmp_path: Path) -> None:
+    path = project / "docker" / "Dockerfile"
+    with pytest.raises(subprocess.CalledProcessError):
+        dry.dry_run(path, tmp_path / "last", None, {}, project)
+    with pytest.raises(subprocess.CalledProcessError):
+        dry.dry_run(path, tmp_path / "other", "first", {"KIND": "other"}, project)
+    with pytest.raises(dry.Refused, match="no stage 'third'"):
+        dry.dry_run(path, tmp_path / "third", "third", {}, project)
+    with pytest.raises(dry.Refused, match="not empty"):
+        dry.dry_run(path, tmp_path / "other", "first", {}, project)
+
+
+def test_no_secret_and_no_patient_gets_into_the_build_context() -> None:
+    patterns = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    for name in ("docker/secrets/vllm_key", "data/tjh/x.xlsx", "a/b.parquet", ".env", "docker/.env", "m/x.safetensors",
+                 "x.csv", ".eag-rl/mlflow/mlflow.db", ".git/config"):
+        assert dry.ignored(name, patterns), name
+    assert not any(dry.ignored(name, patterns) for name in ("configs/demo.yaml", "docker/entrypoint", "flows/cli.py"))
+    for other in DOCKER.glob("Dockerfile.*.dockerignore"):
+        assert other.read_text().splitlines()[1:] == patterns[1:]
+
+
+def test_every_instruction_of_the_images_is_known_to_the_dry_run() -> None:
+    for path in (DOCKER / "Dockerfile", DOCKER / "Dockerfile.mlflow"):
+        steps, _ = dry.way(path.read_text(), None, {})
+        assert steps and all(hasattr(dry.Room, f"_{one.word.lower()}") for one in steps)
