@@ -44,7 +44,7 @@ def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginni
 
     if (stay is None) != (arm is None):
         raise ConfigError("--stay and --arm", "a prediction is of one stay by one arm", "give both, or neither")
-    session = _session(config, overrides or ())
+    session = _session(config, overrides)
     if artifact is None and stay is None:
         entries = list(session.store.manifests())
         if as_json:
@@ -94,7 +94,7 @@ def export_study(study: Annotated[str, typer.Argument(help="Name of a study of t
     """Write a study's reports, metrics, models, manifests and MLflow runs to one file; no patient rows."""
     from flows.carry_study import write_bundle
 
-    contents = write_bundle(_session(config, overrides or ()), study, out)
+    contents = write_bundle(_session(config, overrides), study, out)
     if as_json:
         print(json.dumps(contents))
         return
@@ -107,7 +107,7 @@ def import_study(file: Annotated[Path, typer.Argument(help="What `eag-rl export`
     """Bring an exported study into this workspace and its MLflow; what is there already is not made twice."""
     from flows.carry_study import read_bundle
 
-    contents = read_bundle(_session(config, overrides or ()), file)
+    contents = read_bundle(_session(config, overrides), file)
     if as_json:
         print(json.dumps(contents))
         return
@@ -123,7 +123,7 @@ def gc(keep: Annotated[list[str] | None, typer.Option(help="Study to keep; none 
     """Free what no kept or running study and no champion needs: artifacts, scratch, caches, Prefect's results."""
     from flows.free_space import free_space
 
-    freed = free_space(_session(config, overrides or ()), keep, older_than, dry_run)
+    freed = free_space(_session(config, overrides), keep, older_than, dry_run)
     if as_json:
         print(json.dumps(freed))
         return

@@ -64,7 +64,7 @@ def _values(tracker: Tracker, run: Run) -> dict[str, Any]:
     inputs = [{"name": one.dataset.name, "digest": one.dataset.digest, "source_type": one.dataset.source_type,
                "source": one.dataset.source, "profile": one.dataset.profile,
                "role": next((tag.value for tag in one.tags if tag.key == "mlflow.data.context"), "")}
-              for one in run.inputs.dataset_inputs]
+              for one in (run.inputs.dataset_inputs if run.inputs else ())]
     return {"id": name, "name": run.info.run_name, "status": run.info.status, "start": run.info.start_time,
             "end": run.info.end_time, "metrics": series, "inputs": inputs,
             "params": {key: value for key, value in run.data.params.items() if not key.startswith("paths.")},
