@@ -9,13 +9,14 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from configs.judging import Arm, Evaluation, PerturbationKind, Robustness
+from configs.operating import Champion, Landing, Operations
 from configs.policy import Grpo, Lora, Policy, Prompts, Rewards, Search, Serving, Sft
 from configs.records import Cohort, Expert, IcuStays, Meds, MimicIv, Partitions, Synthetic
 from configs.section import Positive, Section, Setting, Share
 
-__all__ = ["Arm", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Lora", "Meds", "MimicIv",
-           "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts", "Rewards", "Robustness",
-           "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic"]
+__all__ = ["Arm", "Champion", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Landing", "Lora",
+           "Meds", "MimicIv", "Operations", "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts",
+           "Rewards", "Robustness", "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic"]
 
 
 class Study(Section):
@@ -50,6 +51,9 @@ class Config(Section):
     robustness: Robustness = Robustness()
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
+    operations: Operations = Operations()
+    landing: Landing = Landing()
+    champion: Champion = Champion()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:

@@ -16,6 +16,7 @@ import httpx
 from configs.load import load
 from contracts.errors import ServerError
 from operations.privacy import harden_environment
+from operations.stack import running
 from serving.server import free_port
 from serving.supervised import end, start
 
@@ -23,9 +24,16 @@ _WAIT_SECONDS = 180.0
 
 
 def prepare(config: str, overrides: Sequence[str]) -> Path:
-    """Points Prefect at the workspace of a configuration (unless the user did otherwise); returns the workspace."""
-    workspace = Path(load(config, overrides).paths.workspace).resolve()
+    """Points Prefect and MLflow at the workspace of a configuration: at its stack, where that runs, else at its files;
+    what the user set stands. Returns the workspace."""
+    settings = load(config, overrides)
+    workspace = Path(settings.paths.workspace).resolve()
     harden_environment()
+    stack = running(workspace)
+    if stack is not None and stack["state"] == "ready":
+        os.environ.setdefault("PREFECT_HOME", str(workspace / "prefect"))
+        for name, service, path in (("PREFECT_API_URL", "prefect", "/api"), ("MLFLOW_TRACKING_URI", "mlflow", "")):
+            os.environ.setdefault(name, stack["pages"][service] + path)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children start in seconds, not minutes
     home = workspace / "prefect"
     if "PREFECT_API_URL" not in os.environ:

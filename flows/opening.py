@@ -12,6 +12,7 @@ from prefect.logging.handlers import APILogWorker
 from configs.load import dump, load
 from lineage.artifact import Artifact
 from lineage.fingerprint import flatten, git_commit, versions
+from tasks import why
 from tasks.servers import stop_servers
 from tasks.session import Session, session_of
 from tasks.stage import TRACKED
@@ -28,7 +29,11 @@ def open_session(config: str, overrides: Sequence[str]) -> Session:
 def given(made: Mapping[str, Mapping[str, str]] | None, before: Callable[..., Artifacts], config: str,
           overrides: Sequence[str]) -> dict[str, Artifact]:
     """The artifacts made so far, as handed over, or made now by the flow before."""
-    values = made if made is not None else before(config, overrides)
+    return taken(made if made is not None else before(config, overrides))
+
+
+def taken(values: Mapping[str, Mapping[str, str]]) -> dict[str, Artifact]:
+    """The inverse of `handed`."""
     return {role: Artifact.from_json(entry) for role, entry in values.items()}
 
 
@@ -55,3 +60,6 @@ def study(session: Session) -> Iterator[Session]:
     finally:
         session.study_run = None
         stop_servers()
+        if session.decisions:
+            rows = [(one.stage, one.ran, one.why, one.cost, one.artifact) for one in session.decisions]
+            why.publish(why.table(rows), f"{session.config.study.name}-why", "Why each stage ran, or did not")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
-from ehr.sources.meds.source import source_files
+from ehr.sources.meds.source import source_files as meds_files
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.places import state_of
 from ehr.sources.tjh_workbook import locate
@@ -16,8 +16,12 @@ from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
 
-def _source_files(session: Session) -> Mapping[str, str]:
-    """Digest of each source file, so that a new extract makes a new cohort."""
+def source_files(session: Session) -> Mapping[str, str]:
+    """Digest of each source file, so that a new extract makes a new cohort.
+
+    Raises:
+        DataError: the reader of the source refuses the files.
+    """
     source = session.config.cohort.source
     if source == "synthetic":
         return {}
@@ -26,17 +30,17 @@ def _source_files(session: Session) -> Mapping[str, str]:
         return {path.name: file_digest(path)}
     memo = session.workspace / "cache" / "digests.json"
     if source == "meds":
-        found = source_files(session.data, session.config.cohort)
+        found = meds_files(session.data, session.config.cohort)
         return {name: remembered_digest(path, state_of(path), memo) for name, path in found.items()}
     extract = open_extract(session.data, session.config.cohort.mimic_iv.allow_extra_columns)
     return {name: remembered_digest(table.path, state_of(table.path), memo) for name, table in extract.tables.items()}
 
 
-@stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)
+@stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=source_files)
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    files = _source_files(work.session)
+    files = source_files(work.session)
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
                              lambda name, done, total: advance(done, total, name),

@@ -14,7 +14,7 @@ from support.tiny_study import eag_rl, last_json
 def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
     for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "lineage", "predict", "data",
-                 "config", "doctor", "ui", "synthesize"):
+                 "config", "doctor", "up", "down", "deploy", "landing", "synthesize"):
         assert name in text
 
 
