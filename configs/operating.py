@@ -36,6 +36,8 @@ class Landing(Section):
 
     folder: str | None = Field(None, min_length=1, description="Folder or fsspec URL with a folder for each extract; "
                                                                "none: `landing` in the workspace.")
+    until: Literal["cohort", "expert", "trees", "policy", "report"] = Field(
+        "report", description="Last part of the study of a new extract.")
     poll_seconds: float = Field(5.0, ge=0.2, le=3600.0, description="Between two looks [s].")
     stable_seconds: float = Field(300.0, ge=0.0, le=86_400.0, description="Files without a checksum file count as "
                                   "arrived, and files that do not fit it as broken, when unchanged for so long [s].")

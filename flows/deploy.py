@@ -108,10 +108,3 @@ def _deploy_all(wanted: Pool, watched: str) -> None:
     if done.returncode:
         raise ServerError(f"the deployments were not registered: {(done.stderr or done.stdout)[-800:]}",
                           "`prefect deploy --all` takes prefect.yaml", "correct what it says, then `eag-rl deploy`")
-
-
-def begin_watch() -> None:
-    """Starts a run of the watch now instead of at the next full hour; where one runs already, the new one waits."""
-    with get_client(sync_client=True) as client:
-        watch = client.read_deployment_by_name("watch-extracts/watch-extracts")
-        client.create_flow_run_from_deployment(watch.id)

@@ -57,9 +57,8 @@ def study(session: Session) -> Iterator[Session]:
         with session.tracker.study_run(settings, versions(TRACKED), git_commit(), session.sweep_run) as run_id:
             session.study_run = session.last_study_run = run_id
             yield session
+        rows = [(one.stage, one.ran, one.why, one.cost, one.artifact) for one in session.decisions]
+        why.publish(why.table(rows), f"{session.config.study.name}-why", "Why each stage ran, or did not")
     finally:
         session.study_run = None
         stop_servers()
-        if session.decisions:
-            rows = [(one.stage, one.ran, one.why, one.cost, one.artifact) for one in session.decisions]
-            why.publish(why.table(rows), f"{session.config.study.name}-why", "Why each stage ran, or did not")

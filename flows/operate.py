@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ WATCHED = "mimic_iv_mortality"
 
 @app.command()
 def up(config: ConfigName = "demo", overrides: Overrides = None,
-       watch: Annotated[str, typer.Option(help="Configuration of the studies that new extracts get.")] = WATCHED) -> None:
+       watch: Annotated[str, typer.Option(help="Configuration of the studies of new extracts.")] = WATCHED) -> None:
     """Start Prefect, MLflow and a worker on 127.0.0.1 in the background, deploy every flow, say where to click."""
     from configs.load import load
     from operations import stack
@@ -28,6 +29,7 @@ def up(config: ConfigName = "demo", overrides: Overrides = None,
     from operations.services import api_address, mlflow_server, prefect_server, tracking_address, worker
 
     load(watch)  # refused now, not in the worker
+    watch = str(Path(watch).resolve()) if Path(watch).is_file() else watch
     section = load(config, overrides or ()).operations
     workspace = Path(load(config, overrides or ()).paths.workspace).resolve()
     if (found := stack.running(workspace)) is not None:
@@ -44,14 +46,17 @@ def up(config: ConfigName = "demo", overrides: Overrides = None,
     stack.launch(workspace, [prefect_server(workspace, section), mlflow_server(workspace, section),
                              worker(workspace, section)])
     _say("Starting Prefect, MLflow and a worker; half a minute ...")
-    pages = stack.wait(workspace)["pages"]
-    from flows.deploy import begin_watch
+    found = stack.wait(workspace)
     from flows.deploy import deploy as register
+    from flows.settle_runs import begin_watch, settle
 
     names = register(section, watched=watch)
-    begin_watch()
+    left = settle(datetime.fromtimestamp(found["since"], UTC))
+    for run in left:
+        _say(f"Had not ended when the stack was last ended, now marked as crashed: {run.name}")
+    begin_watch(left)
     _say(f"Deployed: {', '.join(names)}")
-    _addresses(pages, workspace)
+    _addresses(found["pages"], workspace)
 
 
 @app.command()

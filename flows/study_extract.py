@@ -8,7 +8,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from configs.schema import Config
 from contracts.errors import ArtifactError, EagRlError
+from evaluation.tables import METHOD
 from flows.opening import Artifacts, handed, open_session, taken
 from flows.run_study import Until, run_study
 from lineage.artifact import Artifact
@@ -74,12 +76,18 @@ def _crown(session: Session, made: Mapping[str, Artifact], reason: str) -> bool:
     """Gives the alias to the models of a study: the expert's, and that of the arm which was judged."""
     from lineage.champion import crown
 
-    adapters = {session.config.arms[arm].adapter for arm in session.config.evaluation.arms}
-    policy = "rl" if "rl" in adapters else "sft" if "trajectories" in adapters else ""
-    for role, name in (("expert", "expert"), ("policy", policy)):
+    for role, name in (("expert", "expert"), ("policy", _policy(session.config))):
         if name in made:
             crown(session.tracker, role, made[name], reason)
     return True
+
+
+def _policy(config: Config) -> str:
+    """The stage whose adapter answers for the arm that decides; "" where that is the base model, or an adapter of the
+    arm's own, which the study's artifacts do not name."""
+    names = config.evaluation.arms
+    arm = config.arms[METHOD if METHOD in names else names[-1]]
+    return "" if arm.prepare or arm.train else {"rl": "rl", "trajectories": "sft"}.get(arm.adapter, "")
 
 
 def _champion(rows: list[dict[str, Any]]) -> dict[str, Artifact]:

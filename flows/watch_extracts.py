@@ -20,21 +20,19 @@ from pydantic import Field
 from configs.load import load
 from flows.landing import Landing, facts_of
 from flows.opening import deliver_logs
-from flows.run_study import Until
 
 _HOUR = 3600.0
 _LAST_ROWS = 50
 
 
 @flow(name="watch-extracts", flow_run_name="watch-{config}")
-def watch_extracts(config: str = "mimic_iv_mortality", overrides: list[str] | None = None, until: Until = Until.report,
+def watch_extracts(config: str = "mimic_iv_mortality", overrides: list[str] | None = None,
                    minutes: Annotated[float, Field(ge=0.0, le=10_000.0)] = 0.0) -> dict[str, int]:
     """Watches the landing folder.
 
     Args:
         config: configuration of the studies that new extracts get; its `landing` section says where and how to look.
         overrides: dotted settings of those studies, such as "landing.stable_seconds=60".
-        until: last part of those studies.
         minutes: how long to watch; 0: until the next full hour, when the schedule starts the next watch.
     """
     log, settings = get_run_logger(), load(config, overrides or ())
@@ -43,7 +41,7 @@ def watch_extracts(config: str = "mimic_iv_mortality", overrides: list[str] | No
     def tell(row: dict[str, Any]) -> None:
         counted[row["status"]] += 1
         log.info("%s", facts_of(row))
-        _emit({**row, "config": config, "overrides": list(overrides or ()), "until": until.value})
+        _emit({**row, "config": config, "overrides": list(overrides or ()), "until": settings.landing.until})
 
     landing = Landing(settings, tell)
     log.info("watching %s every %g s", landing.folder, settings.landing.poll_seconds)

@@ -40,7 +40,8 @@ class Look:
 
 @dataclass(frozen=True)
 class Release:
-    """What a complete extract is: digest of the files that are read, version ("" = unknown), date in its name ("")."""
+    """What a complete extract is: digest of the files that are read, version ("" = unknown, "2.1+" = a lower bound),
+    date in its name ("" = none)."""
 
     digest: str
     version: str = ""
@@ -93,9 +94,10 @@ def newness(release: Release, known: Iterable[tuple[str, Release]]) -> Judgement
     if same is not None:
         return Judgement("duplicate", f"its files are those of {same}, byte for byte")
     for other, one in earlier:
-        if release.version and one.version and _number(release.version) < _number(one.version):
+        both = _exact(release.version) and _exact(one.version)
+        if both and _number(release.version) < _number(one.version):
             return Judgement("older", f"version {release.version} is lower than {one.version} of {other}")
-        same_version = not (release.version and one.version) or _number(release.version) == _number(one.version)
+        same_version = not both or _number(release.version) == _number(one.version)
         if same_version and release.date and one.date and release.date < one.date:
             return Judgement("older", f"its date {release.date} is before {one.date} of {other}")
     return Judgement("arrived", "complete and new" + (f", version {release.version}" if release.version else "")
@@ -127,6 +129,11 @@ def _lack(look: Look, digest: Callable[[str], str]) -> str | None:
         return f"{len(missing)} of {len(look.sums)} files of {SUMS} are missing ({missing[0]})"
     wrong = next((name for name, wanted in sorted(look.sums.items()) if digest(name) != wanted), None)
     return f"the sha256 of {wrong} is not that of {SUMS}" if wrong else None
+
+
+def _exact(version: str) -> bool:
+    """Whether the version is known, and not only a lower bound ("2.1+")."""
+    return bool(version) and not version.endswith("+")
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from operations.services import Service
 from serving.supervised import end, start
 
 POLL_SECONDS = 0.5
-START_SECONDS = 240.0
+START_SECONDS = 600.0
 GRACE_SECONDS = 20.0
 LONGEST_PAUSE = 60.0
 CALM_SECONDS = 300.0
@@ -35,7 +35,7 @@ class Keeper:
 
     Args:
         folder: of the stack: its logs and `state.json`.
-        services: in the order in which they are started; each waits until the one before is healthy.
+        services: those with a health address are started at once, the others when these are healthy.
     """
 
     def __init__(self, folder: Path, services: list[Service]) -> None:
@@ -43,15 +43,17 @@ class Keeper:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self.deaths: dict[str, list[float]] = {}
         self.due: dict[str, float] = {}
-        self.wanted = True
+        self.wanted, self.began = True, time.time()
 
     def keep(self) -> None:
         """Starts all and keeps them until `stop` is called; ends all, last first, however it ends."""
         try:
-            for service in self.services:
+            self._tell("starting")
+            for service in sorted(self.services, key=lambda one: not one.health):  # what others need starts first
+                if not service.health:
+                    self._wait()
                 self._start(service)
-                self._wait(service)
-                self._tell("starting")
+            self._wait()
             self._tell("ready" if self.wanted else "ending")
             while self.wanted:
                 for service in self.services:
@@ -73,12 +75,14 @@ class Keeper:
                                                 service.environment, grace=GRACE_SECONDS)
             print(f"{_now()} {service.name} started", flush=True)
 
-    def _wait(self, service: Service) -> None:
-        """Until it is healthy; one that dies meanwhile is looked after later, one that hangs is left to its log."""
-        limit = time.monotonic() + START_SECONDS
-        while self.wanted and service.health and time.monotonic() < limit:
-            if healthy(service.health) or self.children[service.name].poll() is not None:
+    def _wait(self) -> None:
+        """Until what was started and can tell is healthy; what dies meanwhile is started again."""
+        limit, begun = time.monotonic() + START_SECONDS, [one for one in self.services if one.name in self.children]
+        while self.wanted and time.monotonic() < limit:
+            if all(healthy(service.health) for service in begun if service.health):
                 return
+            for service in begun:
+                self._look_after(service)
             time.sleep(POLL_SECONDS)
 
     def _look_after(self, service: Service) -> None:
@@ -97,8 +101,8 @@ class Keeper:
             self._start(service)
 
     def _tell(self, state: str) -> None:
-        values = {"pid": os.getpid(), "state": state, "pages": {service.name: service.page for service in self.services
-                                                               if service.page}}
+        pages = {service.name: service.page for service in self.services if service.page}
+        values = {"pid": os.getpid(), "since": self.began, "state": state, "pages": pages}
         partial = self.folder / ".state.json.partial"
         partial.write_text(json.dumps(values), encoding="utf-8")
         partial.replace(self.folder / "state.json")

@@ -23,12 +23,12 @@ from contracts.errors import ServerError
 from operations.keeper import GRACE_SECONDS
 from operations.services import Service, check_free
 
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
 _POLL_SECONDS = 0.3
 
 
 def running(workspace: Path) -> dict[str, Any] | None:
-    """What the keeper of a workspace says of itself (pid, state, pages), None where none lives."""
+    """What the keeper of a workspace says of itself (pid, since, state, pages), None where none lives."""
     lock, state = _folder(workspace) / "keeper.lock", _folder(workspace) / "state.json"
     if not lock.is_file():
         return None

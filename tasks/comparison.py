@@ -78,7 +78,7 @@ def _page(work: Work, cohorts: Comparison, rows: pl.DataFrame, reason: str, plot
     return succession_page.Page(
         study=work.config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         extract=work.config.paths.data or "of EAG_RL_DATA", verdict=reason, rule=succession.rule(work.config.champion),
-        counts=cohorts.counts, differing=[(key, *map(str, pair)) for key, pair in cohorts.settings.items()],
+        counts=cohorts.counts, differing=[(key, str(old), str(new)) for key, (old, new) in cohorts.settings.items()],
         findings=[(found.level, found.value, found.next_step) for found in cohorts.findings],
         shifts=[(row["name"], *("" if row[name] is None else f"{row[name]:.3f}" for name in columns))
                 for row in shifts],

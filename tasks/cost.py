@@ -25,7 +25,8 @@ class Cost:
 
     Attributes:
         seconds: of the clock on the wall.
-        prompt_tokens, completion_tokens: read and written by the model server for this process.
+        prompt_tokens, completion_tokens: read and written by the model server for this process; written also those of
+            stage 2's rollouts, whose prompts are not counted.
         own_mib: largest memory of this process.
         child_mib: largest memory of one of its children, 0.0 where it had none.
     """
