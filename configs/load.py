@@ -7,6 +7,7 @@ Out: a frozen `Config`; `dump` turns it into plain values for printing and stori
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -20,6 +21,7 @@ from configs.schema import Config
 from contracts.errors import ConfigError
 
 FOLDER = Path(__file__).parent
+WORKSPACE = "EAG_RL_WORKSPACE"
 
 
 def load(name: str, overrides: Iterable[str] = ()) -> Config:
@@ -29,10 +31,12 @@ def load(name: str, overrides: Iterable[str] = ()) -> Config:
         name: a shipped configuration ("demo", "tjh_small", "tjh") or a path to a YAML file.
         overrides: dotted settings, "section.key=value"; the value is read as YAML.
 
+    Where nothing sets paths.workspace, the variable EAG_RL_WORKSPACE does: a worker runs all studies in its own.
+
     Raises:
         ConfigError: the file is missing or no YAML, or any setting is unknown or out of range (all are named).
     """
-    values = _read(_locate(name, FOLDER), ())
+    values = _in_workspace(_read(_locate(name, FOLDER), ()), os.environ.get(WORKSPACE))
     for override in overrides:
         values = _merged(values, _nested(override))
     config = _validated({**values, **_arms(values)}, name)
@@ -126,6 +130,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return values
     folder = FOLDER if (FOLDER / f"{parent}.yaml").is_file() else path.parent
     return _merged(_read(_locate(str(parent), folder), (*seen, path)), values)
+
+
+def _in_workspace(values: dict[str, Any], folder: str | None) -> dict[str, Any]:
+    """The settings with the workspace of the environment, if that names one and they do not."""
+    return _merged(_placed("paths.workspace", folder), values) if folder else values
 
 
 def _nested(override: str) -> dict[str, Any]:

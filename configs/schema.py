@@ -10,13 +10,15 @@ from pydantic import Field, model_validator
 
 from configs.api import Api
 from configs.judging import Arm, Evaluation, PerturbationKind, Robustness, Transfer
+from configs.operating import Champion, Landing, Operations
 from configs.policy import Grpo, Lora, Policy, Prompts, Rewards, Search, Serving, Sft
 from configs.records import Cohort, Expert, IcuStays, Meds, MimicIv, Partitions, Synthetic
 from configs.section import Positive, Section, Setting, Share
 
-__all__ = ["Api", "Arm", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Lora", "Meds", "MimicIv",
-           "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts", "Rewards", "Robustness",
-           "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic", "Transfer"]
+__all__ = ["Api", "Arm", "Champion", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Landing", "Lora",
+           "Meds", "MimicIv", "Operations", "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts",
+           "Rewards", "Robustness", "Search", "Section", "Serving", "Setting", "Sft", "Share", "Study", "Synthetic",
+           "Transfer"]
 
 
 class Study(Section):
@@ -53,6 +55,9 @@ class Config(Section):
     transfer: Transfer = Transfer()
     paths: Paths = Paths()
     partitions: Partitions = Partitions()
+    operations: Operations = Operations()
+    landing: Landing = Landing()
+    champion: Champion = Champion()
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:

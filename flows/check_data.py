@@ -12,10 +12,10 @@ from pathlib import Path
 from contracts.errors import DataError, MissingFileError
 from ehr.sources.mimic_iv.layout import Extract, Table, open_extract
 from operations import datacheck
+from operations.arrivals import SUMS, sums_of
 from operations.checks import Check
 from operations.fetch import sha256_of
 
-SUMS = "SHA256SUMS.txt"
 OnFile = Callable[[int, int, str], None]
 
 
@@ -65,8 +65,7 @@ def _sums(extract: Extract, on_file: OnFile) -> Iterator[Check]:
         yield Check("mimic-iv: checksums", "warn", f"no {SUMS} in {extract.folder}: files cannot be checked",
                     f"copy {SUMS} from where the extract comes from")
         return
-    pairs = (line.split(maxsplit=1) for line in listed.read_text(encoding="utf-8").splitlines() if line.strip())
-    known = {pair[1].lstrip("*").removeprefix("./"): pair[0].lower() for pair in pairs if len(pair) == 2}
+    known = sums_of(listed.read_text(encoding="utf-8"))
     for done, table in enumerate(extract.tables.values()):
         on_file(done, len(extract.tables), table.path.name)
         yield _sum(extract, table, known)

@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from contracts.errors import ConfigError, EagRlError
+from flows import operate
 from flows.cli_lineage import register as register_lineage
 from flows.cli_options import AsJson, ConfigName, Overrides, console
 from flows.cli_serve import serve
@@ -29,6 +30,7 @@ data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.registered_commands += operate.app.registered_commands
 register_lineage(app)
 app.command()(serve)
 
@@ -105,7 +107,7 @@ def run(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJso
 
         print_results(console, result["table"])
         console.print(f"Report: {result['report']}", soft_wrap=True)
-        console.print("Prefect and MLflow pages of this workspace: `eag-rl ui`", soft_wrap=True)
+        console.print("Prefect and MLflow pages of this workspace: `eag-rl up`", soft_wrap=True)
 
 
 @app.command()
@@ -185,7 +187,7 @@ def sweep(over: Annotated[list[str], typer.Option("--over", help="Setting and it
         from flows.printing import print_rows
 
         print_rows(console, "Studies of the sweep", result["rows"])
-        console.print(f"Tables: {result['folder']}; in MLflow (`eag-rl ui`): run {result['sweep']}", soft_wrap=True)
+        console.print(f"Tables: {result['folder']}; in MLflow (`eag-rl up`): run {result['sweep']}", soft_wrap=True)
     if any(row["error"] for row in result["rows"]):
         raise typer.Exit(2)
 
@@ -330,19 +332,6 @@ def _print_checks(checks: list[Any], as_json: bool) -> None:
         console.print(table)
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(2)
-
-
-@app.command()
-def ui(config: ConfigName = "demo", overrides: Overrides = None,
-       prefect_port: Annotated[int, typer.Option(help="Port of Prefect's page.")] = 4200,
-       mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's page.")] = 5000) -> None:
-    """Serve the Prefect and MLflow pages of the workspace on loopback until Ctrl-C."""
-    from flows.environment import prepare
-
-    workspace = prepare(config, overrides or ())
-    from operations.pages import serve_pages
-
-    serve_pages(workspace, prefect_port, mlflow_port, lambda text: console.print(text, soft_wrap=True))
 
 
 if __name__ == "__main__":

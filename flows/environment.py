@@ -16,12 +16,20 @@ from contracts.redaction import redact_logs
 from flows.prefect_server import OwnPrefect
 from lineage.store import Store, storage_errors
 from operations.privacy import check_exposure, harden_environment
+from operations.stack import running
 
 
 def prepare(config: str, overrides: Sequence[str]) -> Path:
-    """Points Prefect at the workspace of a configuration (unless the user did otherwise); returns the workspace."""
-    workspace = Path(load(config, overrides).paths.workspace).resolve()
+    """Points Prefect and MLflow at the workspace of a configuration: at its stack, where that runs, else at its files;
+    what the user set stands. Returns the workspace."""
+    settings = load(config, overrides)
+    workspace = Path(settings.paths.workspace).resolve()
     harden_environment()
+    stack = running(workspace)
+    if stack is not None and stack["state"] == "ready":
+        os.environ.setdefault("PREFECT_HOME", str(workspace / "prefect"))
+        for name, service, path in (("PREFECT_API_URL", "prefect", "/api"), ("MLFLOW_TRACKING_URI", "mlflow", "")):
+            os.environ.setdefault(name, stack["pages"][service] + path)
     check_exposure()
     redact_logs()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children start in seconds, not minutes

@@ -13,6 +13,7 @@ from configs.load import dump, load
 from lineage.artifact import Artifact
 from lineage.fingerprint import flatten, git_commit, versions
 from lineage.leases import leased
+from tasks import why
 from tasks.servers import stop_servers
 from tasks.session import Session, session_of
 from tasks.stage import TRACKED
@@ -29,7 +30,11 @@ def open_session(config: str, overrides: Sequence[str]) -> Session:
 def given(made: Mapping[str, Mapping[str, str]] | None, before: Callable[..., Artifacts], config: str,
           overrides: Sequence[str]) -> dict[str, Artifact]:
     """The artifacts made so far, as handed over, or made now by the flow before."""
-    values = made if made is not None else before(config, overrides)
+    return taken(made if made is not None else before(config, overrides))
+
+
+def taken(values: Mapping[str, Mapping[str, str]]) -> dict[str, Artifact]:
+    """The inverse of `handed`."""
     return {role: Artifact.from_json(entry) for role, entry in values.items()}
 
 
@@ -55,6 +60,8 @@ def study(session: Session) -> Iterator[Session]:
               session.tracker.study_run(settings, versions(TRACKED), git_commit(), session.sweep_run) as run_id):
             session.study_run = session.last_study_run = run_id
             yield session
+        rows = [(one.stage, one.ran, one.why, one.cost, one.artifact) for one in session.decisions]
+        why.publish(why.table(rows), f"{session.config.study.name}-why", "Why each stage ran, or did not")
     finally:
         session.study_run = session.lease = None
         stop_servers()

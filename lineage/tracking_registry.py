@@ -86,17 +86,22 @@ class Registry:
         number = models[0].aliases.get(CHAMPION) if models else None
         return _version(self._client.get_model_version(name, str(number))) if number is not None else None
 
-    def crown(self, study: str, role: str, artifact: str) -> Version:
-        """Gives the alias `champion` to the version of an artifact.
+    def crown(self, study: str, role: str, artifact: Artifact, reason: str) -> Version:
+        """Gives the alias `champion` to the version of an artifact, which is made where there is none yet.
+
+        Args:
+            reason: why, for the version's tags.
 
         Raises:
-            ArtifactError: no version of that model is of this artifact.
+            ArtifactError: no LoggedModel of the artifact is recorded here.
         """
-        fits = [version for version in self.versions(study, role) if version.artifact == artifact]
-        if not fits:
-            raise ArtifactError(f"{artifact!r} is no version of {model_name(study, role)}",
-                                "a champion is a registered version", "run the study first: it registers its models")
-        chosen = max(fits, key=lambda version: version.number)
+        fits = [one for one in self.versions(study, role)
+                if (one.artifact, one.sha256) == (artifact.id, artifact.sha256)]
+        chosen = max(fits, key=lambda version: version.number) if fits else self.register(study, role, artifact)
+        if chosen is None:
+            raise ArtifactError(f"{artifact.id} has no model in MLflow", "a trained model is logged when it is made",
+                                "remove that artifact's folder and run again")
+        self._client.set_model_version_tag(chosen.name, str(chosen.number), "eag_rl.champion", reason)
         self._client.set_registered_model_alias(chosen.name, CHAMPION, str(chosen.number))
         return chosen
 

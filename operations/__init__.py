@@ -1,1 +1,1 @@
-"""Everything around a study that is no part of it: the doctor, public data, pins, privacy, the pages."""
+"""Everything around a study that is no part of it: doctor, public data, pins, privacy, the local stack, arrivals."""

@@ -23,13 +23,13 @@ from configs.schema import Config
 from contracts.errors import EagRlError
 from operations import hardware, storage
 from operations.checks import Check
+from operations.stack import running
 
 if TYPE_CHECKING:
     import psutil
 
 _ROOT = Path(__file__).parents[1]
 _SETUP = "./scripts/setup"
-_PAGES = {4200: "Prefect's page (eag-rl ui --prefect-port)", 5000: "MLflow's page (eag-rl ui --mlflow-port)"}
 _SHIPPED_MODEL = "smollm2-135m"
 # In the command lines of what a study starts.
 _MARKS = ("vllm.entrypoints.openai.api_server", "-m models.", "/eag-rl ")
@@ -99,9 +99,12 @@ def _ports(config: Config) -> Iterator[Check]:
         free = _is_free(config.serving.port)
         yield Check("server port", "ok" if free else "fail", f"{config.serving.port} is {'free' if free else 'in use'}",
                     "" if free else "set serving.port=0 (any free port), or end the program that uses it")
-    for port, use in _PAGES.items():
+    if running(Path(config.paths.workspace).expanduser().resolve()) is not None:
+        return  # they are in use by this workspace's own stack
+    for setting in ("prefect_port", "mlflow_port"):
+        port = getattr(config.operations, setting)
         if not _is_free(port):
-            yield Check("page port", "warn", f"{port} is in use", f"needed only for {use}: name another port there")
+            yield Check("stack port", "warn", f"{port} is in use", f"for ./scripts/up, set operations.{setting}")
 
 
 def _is_free(port: int) -> bool:

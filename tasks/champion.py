@@ -43,12 +43,15 @@ class Champion:
 
 
 def champion_of(session: Session) -> Champion:
-    """The study's own last policy, stage 1 + 2, with what it was made from.
+    """The policy that MLflow's registry calls the study's champion, with what it was made from; as long as none was
+    crowned, the study's last policy of stage 1 + 2.
 
     Raises:
-        ArtifactError: the study is not finished in this workspace.
+        ArtifactError: the study is not finished in this workspace, or the champion is no longer in it.
     """
-    return champion_from(session.store, session.store.latest(session.config.study.name, "rl"))
+    crowned, store = session.tracker.registry.champion(session.config.study.name, "policy"), session.store
+    policy = store.latest(session.config.study.name, "rl") if crowned is None else store.resolve(crowned.artifact)
+    return champion_from(store, policy)
 
 
 def champion_from(store: Store, policy: Artifact) -> Champion:

@@ -14,18 +14,22 @@ from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
 
-def _source_files(session: Session) -> Mapping[str, str]:
-    """Digest of each source file, so that a new extract makes a new cohort."""
+def source_files(session: Session) -> Mapping[str, str]:
+    """Digest of each source file, so that a new extract makes a new cohort.
+
+    Raises:
+        DataError: the reader of the source refuses the files.
+    """
     memo = session.workspace / "cache" / "digests.json"
     return {name: file_digest(path) if session.config.cohort.source.startswith("tjh") else
             remembered_digest(path, state_of(path), memo) for name, path in cohort_files(session).items()}
 
 
-@stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=_source_files)
+@stage("cohort", settings=("cohort", "study.seed"), packages=("polars", "tableone"), external=source_files)
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    files = _source_files(work.session)
+    files = source_files(work.session)
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
                              lambda name, done, total: advance(done, total, name),

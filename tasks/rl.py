@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
+
 from configs.load import dump
 from contracts.patients import stratified
 from tasks.base import model_folder
+from tasks.meter import Tokens
 from tasks.people import catalogue_of, people
 from tasks.servers import server_of, stop_servers
 from tasks.sft import keep_adapter, numbers
@@ -38,6 +41,7 @@ def rl(work: Work) -> Made:
         stop_servers()  # its memory is wanted for generation here
     done = work.job("models.policy.grpo", job, environment)
     keep_adapter(out, work.out)
+    Tokens.add(0, int(pl.read_parquet(work.out / "rollouts.parquet", columns=["tokens"])["tokens"].sum()))
     return Made(metrics=numbers(done), model="lora-adapter", summary="\n".join([listed(numbers(done)), *remarks(done)]))
 
 

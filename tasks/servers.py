@@ -10,7 +10,9 @@ from typing import TypeVar
 from serving.adapters import AdapterShelf
 from serving.client import Client
 from serving.server import Server, connect, open_server
+from tasks import gpu
 from tasks.display import say
+from tasks.meter import Tokens
 from tasks.session import Session
 
 Result = TypeVar("Result")
@@ -23,6 +25,7 @@ def server_of(session: Session, model: Path) -> Server:
     key = (session.workspace, str(model), config.serving.model_dump_json())
     if key not in _open:
         stop_servers()
+        gpu.take("server")
         say("starting the model server ...")
         server = open_server(config.serving, model=model, workdir=session.workspace / "server",
                              dtype=config.policy.dtype, lora_rank=config.policy.lora.rank, seed=config.study.seed)
@@ -37,6 +40,7 @@ def stop_servers() -> None:
     while _open:
         _, server = _open.popitem()
         server.stop()
+    gpu.give_back("server")
 
 
 def with_client(session: Session, model: Path, work: Callable[[Client, AdapterShelf, Server], Awaitable[Result]]
@@ -50,5 +54,6 @@ def with_client(session: Session, model: Path, work: Callable[[Client, AdapterSh
             return await work(client, AdapterShelf(client, server), server)
         finally:
             await client.close()
+            Tokens.add(client.usage.prompt_tokens, client.usage.completion_tokens)
 
     return asyncio.run(run())

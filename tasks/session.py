@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """Why a stage ran or was skipped, for the table at the end of a run."""
+    """Why a stage ran or was skipped, for the table at the end of a run.
+
+    Attributes:
+        cost: of `tasks.meter.Cost.metrics`; of a skipped stage: what was spent when it was made.
+    """
 
     stage: str
     ran: bool
     why: str
     artifact: str
     seconds: float
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -12,12 +12,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from prefect import Task, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from rich.markup import escape
@@ -31,8 +30,10 @@ from lineage.fingerprint import Recipe, changes, code_digests, flatten, git_comm
 from lineage.leases import guarded
 from lineage.store import MANIFEST, Draft
 from models.progress import Progress
+from tasks import gpu, why
 from tasks.display import Advance, progress, say
 from tasks.launch import run_job
+from tasks.meter import Meter
 from tasks.session import Decision, Session, session_of
 from tasks.stopwatch import Stopwatch
 
@@ -95,7 +96,7 @@ class Work:
     def job(self, module: str, job: Mapping[str, Any], environment: Mapping[str, str] | None = None
             ) -> dict[str, Any]:
         """Runs a training job in a child process; its metrics go to the progress bar and, step by step, to MLflow."""
-        with progress(self.name) as advance:
+        with gpu.used_by("job"), progress(self.name) as advance:
             def report(step: Progress) -> None:
                 advance(step.step, step.total, "  ".join(f"{name} {value:.3g}"
                                                          for name, value in list(step.metrics.items())[:3]))
@@ -140,20 +141,24 @@ class Stage:
         recipe, started = self.recipe(session, inputs, variant), time.monotonic()
         label = f"{self.name}:{variant}" if variant else self.name
         label = f"{label}@{arm}" if arm else label
-        usable, why = _decide(session, label, self.name, recipe)
+        usable, reasons = _decide(session, label, self.name, recipe)
         if usable is None:
-            say(f"[bold]{label}[/bold] runs: {escape(one_line(why))}")
+            say(f"[bold]{label}[/bold] runs: {escape(one_line('; '.join(reasons)))}")
         run = self.task.with_options(refresh_cache=usable is None, task_run_name=f"{label}-{recipe.key[:8]}",
                                      timeout_seconds=session.config.study.stage_hours * 3600)
         values = run(recipe.key, dump(session.config), recipe.to_json(),
-                     {role: artifact.to_json() for role, artifact in inputs.items()})
+                     {role: artifact.to_json() for role, artifact in inputs.items()}, reasons)
         # What was found counts, not Prefect's memory of it: another process may have made it anew since.
         artifact, taken = usable or Artifact.from_json(values), usable is None and bool(values.get("taken"))
         session.store.remember(session.config.study.name, label.replace(":", "-"), recipe)
         if not (arm or variant) and session.study_run:
             session.tracker.register(artifact)
-        _note(session, Decision(label, usable is None and not taken, _MEANWHILE if taken else why, artifact.id,
-                                time.monotonic() - started))
+        ran, reasons = usable is None and not taken, [_MEANWHILE] if taken else reasons
+        cost = session.store.manifest(artifact).get("cost", {})  # older manifests hold none
+        if not ran:
+            why.publish(why.page(label, False, reasons, cost, artifact.id), f"{session.config.study.name}-{label}",
+                        f"{label}: hit, nothing was made")
+        _note(session, Decision(label, ran, "; ".join(reasons), artifact.id, time.monotonic() - started, cost))
         return artifact
 
 
@@ -169,10 +174,11 @@ def stage(name: str, settings: Sequence[str], packages: Sequence[str] = (), jobs
         external: digests of inputs that are no artifacts (source files).
     """
     def declare(make: Make) -> Stage:
-        def body(key: str, config: dict[str, Any], recipe: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
+        def body(key: str, config: dict[str, Any], recipe: dict[str, Any], inputs: dict[str, Any],
+                 reasons: list[str]) -> dict[str, Any]:
             with _rows_withheld(name):
                 return _make(make, session_of(config), Recipe(**recipe), key,
-                             {role: Artifact.from_json(values) for role, values in inputs.items()})
+                             {role: Artifact.from_json(values) for role, values in inputs.items()}, reasons)
 
         # Servers and disks fail for a while; a wrong setting fails for good.
         made = task(name=name, cache_policy=CacheKeyFnPolicy(cache_key_fn=_cache_key), persist_result=True,
@@ -209,8 +215,8 @@ def _may_retry(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(state.result(raise_on_failure=False), ServerError | ConnectionError | TimeoutError)
 
 
-def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[Artifact | None, str]:
-    """(the finished, unaltered artifact if there is one, why the stage runs or is skipped)."""
+def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[Artifact | None, list[str]]:
+    """(the finished, unaltered artifact if there is one, why the stage runs or is skipped: a phrase a difference)."""
     owners: list[str] = []
 
     def waits(owner: str) -> None:
@@ -225,19 +231,21 @@ def _decide(session: Session, label: str, kind: str, recipe: Recipe) -> tuple[Ar
     last = session.store.last_recipe(session.config.study.name, label.replace(":", "-"))
     differs = changes(last, recipe)
     if altered:
-        return None, f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"
+        return None, [f"its artifact was altered ({', '.join(altered[:3])}), so it is made again"]
     if artifact is None:
-        return None, "; ".join(differs) if differs else "its artifact is not in the workspace (unfinished or removed)"
+        return None, differs or ["its artifact is not in the workspace (unfinished or removed)"]
     if owners:
-        return artifact, _MEANWHILE
-    return artifact, "nothing changed" if not differs or last is None else "made before with these inputs and settings"
+        return artifact, [_MEANWHILE]
+    same = not differs or last is None
+    return artifact, ["nothing changed" if same else "made before with these inputs and settings"]
 
 
 def _waits(label: str, owner: str) -> None:
     say(f"[bold]{label}[/bold] waits: {owner}, is making the same artifact")
 
 
-def _make(make: Make, session: Session, recipe: Recipe, key: str, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+def _make(make: Make, session: Session, recipe: Recipe, key: str, inputs: Mapping[str, Artifact],
+          reasons: Sequence[str]) -> dict[str, Any]:
     found = session.store.find(recipe.stage, key)
     if found is not None:
         return _found(session, found)
@@ -247,7 +255,7 @@ def _make(make: Make, session: Session, recipe: Recipe, key: str, inputs: Mappin
         found = session.store.find(recipe.stage, key)  # another process may have finished it while this one waited
         if found is not None:
             return _found(session, found)
-        return _tracked(make, session, recipe, inputs, folders, draft).to_json()
+        return _tracked(make, session, recipe, inputs, folders, draft, reasons).to_json()
 
 
 def _found(session: Session, artifact: Artifact) -> dict[str, Any]:
@@ -257,33 +265,30 @@ def _found(session: Session, artifact: Artifact) -> dict[str, Any]:
 
 
 def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, Artifact],
-             folders: Mapping[str, Path], draft: Draft) -> Artifact:
+             folders: Mapping[str, Path], draft: Draft, reasons: Sequence[str]) -> Artifact:
     tracker, started = session.tracker, time.time()
     name = f"{recipe.stage}:{recipe.settings['variant']}" if "variant" in recipe.settings else recipe.stage
     makers = {role: str(session.store.manifest(artifact).get("tracking_run", "")) for role, artifact in inputs.items()}
     with tracker.stage_run(session.study_run, name, {"recipe": recipe.key, "git.commit": git_commit()}) as run_id:
         tracker.params(run_id, recipe.settings)
-        with Stopwatch(draft.scratch / SECONDS) as watch:
+        with Stopwatch(draft.scratch / SECONDS) as watch, Meter() as meter:
             made = make(Work(name, session, folders, inputs, draft.out, draft.scratch, run_id))
+            spent = meter.cost()
+        cost = replace(spent, seconds=watch.seconds).metrics()  # those of former lives, if it was killed, included
         tracker.inputs(run_id, inputs, makers, made.sources)
-        tracker.metrics(run_id, {**made.metrics, "stage_seconds": watch.seconds})
+        tracker.metrics(run_id, {**made.metrics, **cost})
+        tracker.tag(run_id, "eag_rl.why", "; ".join(reasons)[:4000])
         artifact = session.store.commit(draft, recipe.stage, recipe, inputs, {
-            "sources": dict(made.sources), "metrics": dict(made.metrics), "commit": git_commit(), "started": started,
-            "seconds": round(watch.seconds, 3), "process": os.getpid(),
-            "tracking_run": run_id, "versions": versions(TRACKED), "study": session.config.study.name})
+            "sources": dict(made.sources), "metrics": dict(made.metrics), "cost": cost, "commit": git_commit(),
+            "started": started, "seconds": round(watch.seconds, 3), "process": os.getpid(), "tracking_run": run_id,
+            "versions": versions(TRACKED), "study": session.config.study.name})
         folder = session.store.folder(artifact)
         tracker.output(run_id, artifact, folder, [MANIFEST, *made.show])
         if made.model:
             tracker.model(run_id, artifact, folder, made.model)
-    _publish(session, name, made.summary)
+    why.publish(why.page(name, True, reasons, cost, artifact.id, made.summary), f"{session.config.study.name}-{name}",
+                f"{name}: miss, made")
     return artifact
-
-
-def _publish(session: Session, name: str, summary: str) -> None:
-    """The stage's summary as an artifact in the Prefect UI."""
-    if summary and TaskRunContext.get() is not None:
-        key = f"{session.config.study.name}-{name}".lower()
-        create_markdown_artifact(summary, key="".join(sign if sign.isalnum() else "-" for sign in key))
 
 
 def _note(session: Session, decision: Decision) -> None:

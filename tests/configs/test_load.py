@@ -83,3 +83,22 @@ def test_a_dumped_configuration_validates_to_itself() -> None:
 
 def test_every_setting_has_a_description() -> None:
     assert [name for name, _, _, text in describe() if not text] == []
+
+
+def test_a_database_address_with_a_password_is_refused() -> None:
+    with pytest.raises(ConfigError, match="PGPASSFILE"):
+        load("demo", ["operations.prefect_database=postgresql+asyncpg://me:secret@127.0.0.1/prefect"])
+    with pytest.raises(ConfigError, match="prefect_database"):
+        load("demo", ["operations.prefect_database=mysql://127.0.0.1/prefect"])
+    found = load("demo", ["operations.mlflow_database=postgresql://me@127.0.0.1/mlflow"]).operations
+    assert found.mlflow_database == "postgresql://me@127.0.0.1/mlflow"
+
+
+def test_the_workspace_of_the_environment_stands_where_nothing_else_sets_it(monkeypatch: pytest.MonkeyPatch,
+                                                                           tmp_path: Path) -> None:
+    monkeypatch.setenv("EAG_RL_WORKSPACE", "/x/workspace")
+    assert load("demo").paths.workspace == "/x/workspace"
+    assert load("demo", ["paths.workspace=mine"]).paths.workspace == "mine"
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: demo\npaths: {workspace: theirs}\n")
+    assert load(str(own)).paths.workspace == "theirs"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ehr.extracts.write import synthesize
-from flows.check_data import SUMS, check_data
+from flows.check_data import check_data
+from operations.arrivals import SUMS
 from support.tiny_study import eag_rl, last_json
 
 

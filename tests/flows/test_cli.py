@@ -18,7 +18,8 @@ from support.tiny_study import command, eag_rl, last_json
 def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
     for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "transfer", "lineage", "predict",
-                 "serve", "data", "config", "doctor", "ui", "synthesize", "export", "import", "gc"):
+                 "serve", "data", "config", "doctor", "up", "down", "deploy", "landing", "synthesize", "export",
+                 "import", "gc"):
         assert name in text
 
 

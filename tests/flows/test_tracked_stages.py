@@ -89,13 +89,13 @@ def test_each_new_policy_is_a_version_and_the_same_one_is_not(tmp_path: Path) ->
     second = Artifact.from_json(make(own, "rl", {"adapter/adapter_config.json": "{ }"}, {"cohort": first["cohort"]},
                                      model="lora-adapter"))
     assert own.tracker.register(second).number == 2
-    crowned = registry.crown("small", "policy", first["rl"].id)
+    crowned = registry.crown("small", "policy", first["rl"], "better")
     assert registry.champion("small", "policy") == crowned and crowned.number == 1
     assert registry.latest("small", "policy").artifact == second.id
     assert registry.champions() == {first["rl"].id}
     assert own.tracker.register(first["rl"]).number == 3  # it is the study's latest again
-    with pytest.raises(ArtifactError, match="no version"):
-        registry.crown("small", "policy", "rl-000000000000")
+    with pytest.raises(ArtifactError, match="no model in MLflow"):
+        registry.crown("small", "policy", first["cohort"], "")
     # The champion's model and all it was made from stay, whatever study is kept; the other's copy in MLflow goes.
     make(session(own.workspace, "other"), "cohort", {"meta.json": "{}"})
     freed = free_space(own, ["other"], 0.0, dry_run=False)

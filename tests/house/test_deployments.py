@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,31 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+WATCHED = "mimic_iv_mortality"
+_LOOK = """
+import json
+from prefect.flows import load_flow_from_entrypoint
+flow = load_flow_from_entrypoint(ENTRYPOINT, use_placeholder_flow=False)
+for parameters in WANTED:
+    flow.validate_parameters(parameters)
+print(json.dumps({"name": flow.name, "description": flow.description, "schema": flow.parameters.model_dump()}))
+"""
+
+
+def parameters_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(deployment.get("parameters", {})).replace("{{ $EAG_RL_WATCHED }}", WATCHED))
+
+
+def flows_in(path: Path) -> list[str]:
+    """Entrypoints of the flows that a file defines."""
+    return [f"flows.{path.stem}.{node.name}" for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and any(ast.unparse(one).startswith("flow(")
+                                                         for one in node.decorator_list)]
+
+
+def test_every_flow_has_a_deployment() -> None:
+    found = {entrypoint for path in (ROOT / "flows").glob("*.py") for entrypoint in flows_in(path)}
+    assert len(found) >= 10 and found == {deployment["entrypoint"] for deployment in DEPLOYMENTS}
 
 
 def test_each_deployment_has_a_name_of_its_own_and_a_dotted_entrypoint() -> None:
@@ -20,21 +48,33 @@ def test_each_deployment_has_a_name_of_its_own_and_a_dotted_entrypoint() -> None
     assert [one["entrypoint"] for one in DEPLOYMENTS if "/" in one["entrypoint"] or ":" in one["entrypoint"]] == []
 
 
+def test_each_deployment_says_what_it_is_and_what_happens_to_a_second_run() -> None:
+    for one in DEPLOYMENTS:
+        assert one["description"] and "eag-rl" in one["tags"], one["name"]
+        assert one["concurrency_limit"]["collision_strategy"] in ("ENQUEUE", "CANCEL_NEW"), one["name"]
+        assert one["work_pool"]["work_queue_name"] in ("studies", "watch"), one["name"]
+
+
+def test_an_arrival_starts_the_study_of_its_extract() -> None:
+    trigger = next(one for one in DEPLOYMENTS if one["name"] == "new-extract")["triggers"][0]
+    assert trigger["expect"] == ["eag-rl.extract.arrived"]
+    assert set(trigger["parameters"]) == {"config", "overrides", "extract", "until"}
+
+
 @pytest.mark.parametrize("entrypoint", sorted({deployment["entrypoint"] for deployment in DEPLOYMENTS}))
-def test_an_entrypoint_loads_from_anywhere_and_is_no_placeholder(entrypoint: str, tmp_path: Path) -> None:
-    wanted = [deployment.get("parameters", {}) for deployment in DEPLOYMENTS if deployment["entrypoint"] == entrypoint]
-    code = ("from prefect.flows import load_flow_from_entrypoint\n"
-            f"flow = load_flow_from_entrypoint({entrypoint!r}, use_placeholder_flow=False)\n"
-            f"for parameters in {wanted!r}:\n"
-            "    flow.validate_parameters(parameters)\n"
-            "print(flow.name)")
-    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_an_entrypoint_loads_from_anywhere_and_each_parameter_has_help(entrypoint: str, tmp_path: Path) -> None:
+    wanted = [parameters_of(deployment) for deployment in DEPLOYMENTS if deployment["entrypoint"] == entrypoint]
+    code = _LOOK.replace("ENTRYPOINT", repr(entrypoint)).replace("WANTED", repr(wanted))
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+                            env={**os.environ, "PREFECT_HOME": str(tmp_path)})
     assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stdout.strip()
+    found = json.loads(answer.stdout.splitlines()[-1])
+    bare = [name for name, entry in found["schema"]["properties"].items() if not entry.get("description")]
+    assert found["description"] and found["schema"]["properties"] and bare == []
 
 
 def test_deployments_name_shipped_configurations() -> None:
     from configs.load import shipped
 
-    named = {deployment["parameters"]["config"] for deployment in DEPLOYMENTS if "config" in deployment["parameters"]}
+    named = {parameters["config"] for one in DEPLOYMENTS if "config" in (parameters := parameters_of(one))}
     assert named <= set(shipped())

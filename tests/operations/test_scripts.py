@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("setup", "demo", "ui", "test", "pin", "audit", "docker-secrets", "docker-dry-run")
+SCRIPTS = ("setup", "demo", "up", "down", "test", "pin", "audit", "docker-secrets", "docker-dry-run")
 
 
 def run(*command: str, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def test_scripts_please_shellcheck() -> None:
 
 
 def test_scripts_explain_themselves() -> None:
-    for script in ("setup", "demo", "test", "pin", "audit", "docker-secrets", "docker-dry-run"):
+    for script in ("setup", "demo", "up", "down", "test", "pin", "audit", "docker-secrets", "docker-dry-run"):
         answer = run(f"scripts/{script}", "--help")
         assert answer.returncode == 0 and "Usage: ./scripts/" in answer.stdout
 

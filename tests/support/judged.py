@@ -86,3 +86,15 @@ def verdicts_of(arm: str, stays: pl.DataFrame, skill: float, seed: int = 0) -> p
                      "completion_tokens": 40, "well_formed": parsed, "truncated": not parsed,
                      "reading": "tokens" if parsed else "none"})
     return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def risky(stays: pl.DataFrame, arm: str, reading: str, noise: float) -> pl.DataFrame:
+    """Verdicts of one arm that sees the label of each stay through noise, drawn for each stay alone."""
+    rows = []
+    for stay, label in stays.select("stay_id", "label").iter_rows():
+        draw = np.random.default_rng([*map(ord, stay), *map(ord, arm)])
+        risk = float(np.clip(0.3 + 0.4 * label + noise * draw.normal(), 0.0, 1.0))
+        rows.append({"arm": arm, "stay_id": stay, "label": label, "text": "", "parsed": True, "probability": risk,
+                     "token_probability": risk, "features": [], "prompt_tokens": 1, "completion_tokens": 1,
+                     "well_formed": True, "truncated": False, "reading": reading})
+    return pl.DataFrame(rows, schema=SCHEMA)

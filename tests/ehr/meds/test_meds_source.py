@@ -14,7 +14,7 @@ from ehr.sources.meds.mapping import read_mapping
 from ehr.sources.meds.source import read_meds, source_files
 from ehr.sources.source import checked
 from support.meds_dataset import EVENTS, MAPPING, frame, write_dataset, write_mapping
-from tasks.cohort import _source_files
+from tasks.cohort import source_files as files_of
 
 
 def read(tmp_path, events=EVENTS, outcome="mortality", limit=0.01, data=None, choices=None, **changes):
@@ -203,7 +203,7 @@ def test_the_cohort_stage_knows_every_file_by_its_digest(tmp_path):
     section = Cohort(source="meds", meds=Meds(mapping=write_mapping(tmp_path / "hospital.yaml")))
     folder = write_dataset(tmp_path / "meds")
     session = SimpleNamespace(config=SimpleNamespace(cohort=section), data=folder, workspace=tmp_path)
-    digests = _source_files(session)
+    digests = files_of(session)
     assert list(digests) == ["data/held_out/0.parquet", "data/train/0.parquet", "metadata/codes.parquet",
                              "mapping/hospital.yaml"]
     assert digests["mapping/hospital.yaml"] == hashlib.sha256((tmp_path / "hospital.yaml").read_bytes()).hexdigest()

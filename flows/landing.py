@@ -1,0 +1,162 @@
+"""One look into the landing folder: which extracts lie there, what each is, and what is new to say about it.
+
+In: a configuration and the ledger. Out: rows added to the ledger and handed to `tell`. A folder of this machine and a
+place of a store (fsspec) are looked at in the same way; a file that goes away meanwhile is a file that still changes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.load import dump
+from configs.schema import Config
+from contracts.errors import ConfigError, DataError, EagRlError
+from ehr.sources.mimic_iv.layout import open_extract
+from ehr.sources.places import is_local, place_of, state_of
+from lineage.artifact import content_digest, remembered_digest
+from operations.arrivals import SUMS, Judgement, Look, Release, date_in, newest_first, newness, sums_of, unfinished
+from operations.ledger import Ledger
+from tasks.cohort import source_files
+from tasks.session import Session, session_of
+
+_PIECE = 1 << 20
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Landing:
+    """The landing folder of a configuration.
+
+    Args:
+        config: of the studies that new extracts get.
+        tell: gets each new line of the ledger, before it is written there: what was told twice does no harm, what was
+            never told would.
+
+    Raises:
+        ConfigError: the configuration reads no files.
+    """
+
+    def __init__(self, config: Config, tell: Tell) -> None:
+        if config.cohort.source == "synthetic":
+            raise ConfigError("cohort.source=synthetic", "extracts are watched of a source that reads files",
+                              "name another configuration, such as mimic_iv_mortality")
+        self.config, self.tell = config, tell
+        self.workspace = Path(config.paths.workspace).resolve()
+        self.folder = place_of(config.landing.folder or str(self.workspace / "landing"))
+        self.ledger = Ledger(self.workspace)
+        if is_local(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def look(self) -> None:
+        """Looks at every extract once."""
+        known, looks, complete = self.ledger.looks(), {}, {}
+        for place in self._places():
+            try:
+                found = _files(place)
+                seen = looks[str(place)] = _seen(known.get(str(place)), found)
+                if self._judged(place, seen["listing"]):
+                    continue
+                verdict = self._unfinished(place, found, seen)
+                release = None if verdict else self._release(place, found)
+            except OSError as error:
+                verdict, release = Judgement("waiting", f"half-copied: {type(error).__name__} while it was read"), None
+            except EagRlError as error:
+                verdict, release = Judgement("broken", f"{error.value}; {error.rule}"), None
+            if verdict is not None:
+                self._say(place, verdict, looks.get(str(place), {}).get("listing", ""), None)
+            elif release is not None:
+                complete[str(place)] = release
+        for name in newest_first(complete):
+            verdict = newness(complete[name], self.ledger.releases())
+            self._say(place_of(name), verdict, looks[name]["listing"], complete[name])
+        self.ledger.keep_looks(looks)
+
+    def _places(self) -> list[Path]:
+        if not self.folder.exists():
+            return []
+        return sorted((place for place in self.folder.iterdir() if place.is_dir() and not place.name.startswith(".")),
+                      key=str)
+
+    def _judged(self, place: Path, listing: str) -> bool:
+        """Whether these very files have had their final word."""
+        last = self.ledger.last(str(place), ("arrived", "duplicate", "older", "broken"))
+        return last is not None and last["listing"] == listing
+
+    def _unfinished(self, place: Path, found: Mapping[str, Path], seen: Mapping[str, Any]) -> Judgement | None:
+        sums = sums_of(found[SUMS].read_text(encoding="utf-8", errors="replace")) if SUMS in found else None
+        look = Look({name: state_of(path) for name, path in found.items()}, sums, seen["looks"],
+                    max(0.0, time.time() - seen["since"]))
+        return unfinished(look, self.config.landing.stable_seconds, lambda name: self._digest(place / name))
+
+    def _digest(self, path: Path) -> str:
+        return remembered_digest(path, state_of(path), self.workspace / "cache" / "digests.json")
+
+    def _release(self, place: Path, found: Mapping[str, Path]) -> Release:
+        """What a complete extract is.
+
+        Raises:
+            EagRlError: the reader of its source refuses it.
+        """
+        session = _session(self.config, place)
+        digests = dict(source_files(session))
+        mimic = self.config.cohort.source == "mimic_iv"
+        version = open_extract(session.data, self.config.cohort.mimic_iv.allow_extra_columns).version if mimic else ""
+        if SUMS not in found:
+            for name, path in found.items():
+                _check_packed(name, path)
+        return Release(content_digest(digests), version, date_in(place.name))
+
+    def _say(self, place: Path, verdict: Judgement, listing: str, release: Release | None) -> None:
+        """Tells and records a judgement, one that only says "not yet" once for each reason."""
+        last = self.ledger.last(str(place), ("waiting", "arrived", "duplicate", "older", "broken"))
+        if last is not None and (last["status"], last["reason"]) == (verdict.status, verdict.reason):
+            return
+        facts = {"listing": listing, **(vars(release) if release else {})}
+        self.tell({"extract": place.name, "place": str(place), "status": verdict.status, "reason": verdict.reason,
+                   **facts})
+        self.ledger.add(str(place), verdict.status, verdict.reason, **facts)
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """Relative path to place of each file under a folder."""
+    root = str(place).rstrip("/") + "/"
+    return {str(path).removeprefix(root): path for path in sorted(place.rglob("*"), key=str) if path.is_file()}
+
+
+def _seen(before: Mapping[str, Any] | None, found: Mapping[str, Path]) -> dict[str, Any]:
+    """This look as it is kept: the same files as before count on from there; a clock that went back begins anew."""
+    listing, now = content_digest({name: state_of(path) for name, path in found.items()}), time.time()
+    if before is None or before["listing"] != listing or before["since"] > now:
+        return {"listing": listing, "since": now, "looks": 1}
+    return {**before, "looks": before["looks"] + 1}
+
+
+def _session(config: Config, place: Path) -> Session:
+    return session_of({**dump(config), "paths": {**dump(config.paths), "data": str(place)}})
+
+
+def _check_packed(name: str, path: Path) -> None:
+    """Reads a packed file to its end, which no checksum file vouches for.
+
+    Raises:
+        EagRlError: it is cut off or damaged.
+    """
+    if not name.endswith(".gz"):
+        return
+    try:
+        with path.open("rb") as raw, gzip.open(raw) as stream:
+            while stream.read(_PIECE):
+                pass
+    except (gzip.BadGzipFile, EOFError, ValueError) as error:
+        raise DataError(f"{name} cannot be unpacked: {error}", "packed files are whole", "copy it again") from error
+
+
+def facts_of(row: Mapping[str, Any]) -> str:
+    """A line of the ledger for a log."""
+    return f"{row['extract']}: {row['status']}: {row['reason']}" + (
+        f" ({json.dumps({name: row[name] for name in ('version', 'date') if row.get(name)})})" if row.get("digest")
+        else "")

@@ -1,0 +1,92 @@
+"""The ledger of the landing folder: what was seen of each extract, what became of it and why, one JSON line each.
+
+Lines are only ever added, whole and flushed to the disk; a line torn by a power cut is passed over. What was looked at
+last lies beside it, so that a watch that starts again knows for how long an extract's files have been unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from operations.arrivals import Release
+
+STUDIED = "studied"
+
+
+class Ledger:
+    """The ledger of one workspace.
+
+    Args:
+        workspace: holds `landing-ledger/`; made if missing.
+    """
+
+    def __init__(self, workspace: Path) -> None:
+        self.folder = workspace.resolve() / "landing-ledger"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file, self.looks_file = self.folder / "ledger.jsonl", self.folder / "looks.json"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines, oldest first."""
+        if not self.file.is_file():
+            return []
+        found = []
+        for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                found.append(row)
+        return found
+
+    def add(self, place: str, status: str, reason: str, **facts: Any) -> dict[str, Any]:
+        """Adds a line about the extract at `place`."""
+        row = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "extract": Path(place).name, "place": place,
+               "status": status, "reason": reason, **facts}
+        with FileLock(self.folder / "ledger.lock"), self.file.open("ab+") as stream:
+            if stream.tell() and self.file.read_bytes()[-1:] != b"\n":
+                stream.write(b"\n")  # ends a torn line
+            stream.write(json.dumps(row, sort_keys=True).encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        return row
+
+    def last(self, place: str, statuses: tuple[str, ...]) -> dict[str, Any] | None:
+        """The last line about a place with one of some statuses."""
+        fits = (row for row in reversed(self.rows()) if row["place"] == place and row["status"] in statuses)
+        return next(fits, None)
+
+    def releases(self) -> list[tuple[str, Release]]:
+        """Name and release of each extract that arrived."""
+        return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in self.rows()
+                if row["status"] == "arrived"]
+
+    def pending(self, place: str | None = None) -> dict[str, Any] | None:
+        """The arrival of `place` (None: the newest one) unless its study has ended well or another arrived since."""
+        rows = self.rows()
+        done = {row["digest"] for row in rows if row["status"] == STUDIED}
+        newest = next((row for row in reversed(rows) if row["status"] == "arrived"), None)
+        if newest is None or newest["digest"] in done or place not in (None, newest["place"]):
+            return None
+        return newest
+
+    def looks(self) -> dict[str, dict[str, Any]]:
+        """What the last look found: place to `listing`, `since` (time of the first look that found it) and `looks`."""
+        try:
+            found: dict[str, dict[str, Any]] = json.loads(self.looks_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def keep_looks(self, looks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Records what the last look found."""
+        partial = self.looks_file.with_name(".looks.json.partial")
+        partial.write_text(json.dumps(looks), encoding="utf-8")
+        partial.replace(self.looks_file)

@@ -1,0 +1,148 @@
+"""The landing folder with generated extracts: which arrive, which never start a study, and what is said of each."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import load
+from contracts.errors import ConfigError
+from ehr.extracts.write import synthesize
+from flows.landing import Landing
+
+
+class Watched:
+    """A landing folder and all that was said of it."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.settings = ("cohort.source=mimic_iv", f"paths.workspace={folder / 'workspace'}",
+                         "landing.stable_seconds=1000", *settings)
+        self.told: list[dict[str, Any]] = []
+        self.again()
+        self.folder = Path(str(self.landing.folder))
+
+    def again(self) -> None:
+        """As after a restart."""
+        self.landing = Landing(load("demo", self.settings), self.told.append)
+
+    def look(self, times: int = 3) -> dict[str, str]:
+        for _ in range(times):
+            self.landing.look()
+        return {row["extract"]: f"{row['status']}: {row['reason']}" for row in self.told}
+
+    def statuses(self, name: str) -> list[str]:
+        return [row["status"] for row in self.told if row["extract"] == name]
+
+
+@pytest.fixture(scope="module")
+def extract(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(tmp_path_factory.mktemp("made") / "x", "mimic-iv-2.2", 20, rows_per_stay=1).folder
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthesize(tmp_path_factory.mktemp("made") / "x", "mimic-iv-3.1", 20, seed=7, rows_per_stay=1).folder
+
+
+def test_a_whole_extract_arrives_once_and_still_after_a_restart(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(extract, watched.folder / "mimic-iv-2.2")
+    assert "complete and new, version 2.2" in watched.look()["mimic-iv-2.2"]
+    watched.again()
+    watched.look()
+    assert watched.statuses("mimic-iv-2.2") == ["waiting", "arrived"]
+    assert [row["status"] for row in watched.landing.ledger.rows()] == ["waiting", "arrived"]
+
+
+def test_one_that_is_being_copied_waits_until_it_is_whole(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(extract, watched.folder / "a", ignore=shutil.ignore_patterns("chartevents*"))
+    assert "are missing (icu/chartevents.csv.gz)" in watched.look()["a"]
+    whole = (extract / "icu" / "chartevents.csv.gz").read_bytes()
+    (watched.folder / "a" / "icu" / "chartevents.csv.gz").write_bytes(whole[:1000])
+    assert "the sha256 of icu/chartevents.csv.gz is not that" in watched.look()["a"]
+    (watched.folder / "a" / "icu" / "chartevents.csv.gz").write_bytes(whole)
+    assert "complete and new" in watched.look()["a"]
+    assert watched.statuses("a").count("arrived") == 1 and "broken" not in watched.statuses("a")
+
+
+def test_a_copy_and_an_older_version_never_arrive(tmp_path: Path, extract: Path, newer: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(newer, watched.folder / "mimic-iv-3.1")
+    watched.look()
+    shutil.copytree(newer, watched.folder / "copy")
+    shutil.copytree(extract, watched.folder / "mimic-iv-2.2")
+    said = watched.look()
+    assert said["copy"] == "duplicate: its files are those of mimic-iv-3.1, byte for byte"
+    assert said["mimic-iv-2.2"] == "older: version 2.2 is lower than 3.1 of mimic-iv-3.1"
+    watched.again()
+    watched.look()
+    assert watched.statuses("copy") == ["waiting", "duplicate"]
+
+
+def test_of_two_at_once_only_the_newer_arrives(tmp_path: Path, extract: Path, newer: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(extract, watched.folder / "a-mimic-iv-2.2")
+    shutil.copytree(newer, watched.folder / "b-mimic-iv-3.1")
+    said = watched.look()
+    assert said["b-mimic-iv-3.1"].startswith("arrived") and said["a-mimic-iv-2.2"].startswith("older")
+
+
+def test_an_extract_without_checksums_arrives_when_it_held_still(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(extract, watched.folder / "a", ignore=shutil.ignore_patterns("SHA256SUMS.txt"))
+    assert "no SHA256SUMS.txt" in watched.look()["a"]
+    watched.settings = (*watched.settings, "landing.stable_seconds=0")
+    watched.again()
+    assert "complete and new" in watched.look()["a"]
+
+
+def test_what_the_reader_refuses_is_broken_and_says_why(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path, "landing.stable_seconds=0")
+    without = shutil.ignore_patterns("SHA256SUMS.txt", "labevents*")
+    shutil.copytree(extract, watched.folder / "lacking", ignore=without)
+    shutil.copytree(extract, watched.folder / "cut", ignore=shutil.ignore_patterns("SHA256SUMS.txt"))
+    cut = watched.folder / "cut" / "icu" / "chartevents.csv.gz"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (watched.folder / "notes").mkdir()
+    (watched.folder / "notes" / "readme.txt").write_text("hello")
+    said = watched.look()
+    assert "broken" in said["lacking"] and "has no hosp/labevents" in said["lacking"]
+    assert "broken" in said["cut"] and "icu/chartevents.csv.gz cannot be unpacked" in said["cut"]
+    assert said["notes"].startswith("broken")
+    assert [status for name in ("lacking", "cut", "notes") for status in watched.statuses(name)].count("broken") == 3
+
+
+def test_a_broken_one_that_is_copied_again_arrives(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path, "landing.stable_seconds=0")
+    shutil.copytree(extract, watched.folder / "a")
+    file = watched.folder / "a" / "hosp" / "patients.csv.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])
+    assert watched.look()["a"].startswith("broken")
+    file.write_bytes(whole)
+    assert watched.look()["a"].startswith("arrived")
+
+
+def test_a_place_of_a_store_is_watched_like_a_folder(tmp_path: Path, extract: Path) -> None:
+    from upath import UPath
+
+    root = UPath("memory://landing")
+    for path in (path for path in extract.rglob("*") if path.is_file()):
+        place = root / "mimic-iv-2.2" / path.relative_to(extract).as_posix()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    told: list[dict[str, Any]] = []
+    landing = Landing(load("demo", ["cohort.source=mimic_iv", f"paths.workspace={tmp_path}",
+                                    "landing.folder=memory://landing"]), told.append)
+    for _ in range(3):
+        landing.look()
+    assert told[-1]["status"] == "arrived" and told[-1]["place"] == "memory://landing/mimic-iv-2.2"
+
+
+def test_a_study_that_reads_no_files_has_nothing_to_watch(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="synthetic"):
+        Landing(load("demo", [f"paths.workspace={tmp_path}"]), print)
