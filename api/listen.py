@@ -46,6 +46,7 @@ def bound(section: Api) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((section.host, section.port))
+        made.listen(_BACKLOG)  # who connects from now on is answered as soon as the service runs
     except OSError as error:
         made.close()
         raise ServerError(f"cannot listen on {section.host}:{section.port} ({error.strerror or error})",
