@@ -76,10 +76,11 @@ class Meter:
     """Measures between `__enter__` and `cost`."""
 
     def __enter__(self) -> Meter:
-        self._began, self._wall = time.monotonic(), time.time()
+        self._began = time.monotonic()
         self._tokens = (Tokens.prompt, Tokens.completion)
         self._process, self._ended = psutil.Process(), threading.Event()
         self._own, self._child = 0.0, 0.0
+        self._before = {child.pid for child in self._process.children(recursive=True)}
         self._watcher = threading.Thread(target=self._watch, name="cost", daemon=True)
         self._watcher.start()
         return self
@@ -104,7 +105,7 @@ class Meter:
         for child in self._process.children(recursive=True):
             try:
                 size = child.memory_info().rss / _MIB
-                if child.create_time() >= self._wall:
+                if child.pid not in self._before:
                     size = max(size, _peak_mib(child.pid))
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
