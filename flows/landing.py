@@ -89,7 +89,7 @@ class Landing:
     def _unfinished(self, place: Path, found: Mapping[str, Path], seen: Mapping[str, Any]) -> Judgement | None:
         sums = sums_of(found[SUMS].read_text(encoding="utf-8", errors="replace")) if SUMS in found else None
         look = Look({name: state_of(path) for name, path in found.items()}, sums, seen["looks"],
-                    max(0.0, time.time() - seen["since"]))
+                    time.monotonic() - seen["since"])
         return unfinished(look, self.config.landing.stable_seconds, lambda name: self._digest(place / name))
 
     def _digest(self, path: Path) -> str:
@@ -128,11 +128,19 @@ def _files(place: Path) -> dict[str, Path]:
 
 
 def _seen(before: Mapping[str, Any] | None, found: Mapping[str, Path]) -> dict[str, Any]:
-    """This look as it is kept: the same files as before count on from there; a clock that went back begins anew."""
-    listing, now = content_digest({name: state_of(path) for name, path in found.items()}), time.time()
-    if before is None or before["listing"] != listing or before["since"] > now:
-        return {"listing": listing, "since": now, "looks": 1}
+    """This look as it is kept: the same files as before count on from there, unless the machine was started anew.
+
+    `since` is of the clock that never jumps, which all processes of a machine share until it is started again.
+    """
+    listing, boot = content_digest({name: state_of(path) for name, path in found.items()}), _boot()
+    if before is None or before["listing"] != listing or before.get("boot") != boot:
+        return {"listing": listing, "boot": boot, "since": time.monotonic(), "looks": 1}
     return {**before, "looks": before["looks"] + 1}
+
+
+def _boot() -> str:
+    """Which start of the machine this is."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _session(config: Config, place: Path) -> Session:

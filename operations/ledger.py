@@ -78,7 +78,7 @@ class Ledger:
         return newest
 
     def looks(self) -> dict[str, dict[str, Any]]:
-        """What the last look found: place to `listing`, `since` (time of the first look that found it) and `looks`."""
+        """What the last look found: place to `listing`, `boot`, `since` (the first look at it) and `looks`."""
         try:
             found: dict[str, dict[str, Any]] = json.loads(self.looks_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -53,7 +53,7 @@ def make(own: Any, kind: str, files: Files, inputs: Mapping[str, Artifact] | Non
         return stage.Made(**made)
 
     recipe = Recipe(kind, {role: one.sha256 for role, one in inputs.items()}, {"paths.data": "x", "lr": 0.1}, {}, {})
-    values = stage._make(cast(Any, write), own, recipe, recipe.key, inputs)
+    values = stage._make(cast(Any, write), own, recipe, recipe.key, inputs, ["made for a test"])
     own.store.remember(own.config.study.name, kind, recipe)
     return values
 
