@@ -38,7 +38,7 @@ def collect(store: Store, ids: Mapping[str, Mapping[str, Any]]) -> Iterator[tupl
         yield f"artifacts/{name}/{MANIFEST}", json.dumps(entry, indent=1, sort_keys=True).encode()
         for file in sorted(entry["files"]):
             if portable.may_leave(entry["artifact"]["kind"], file):
-                yield f"artifacts/{name}/{file}", portable.content(folder / file)
+                yield f"artifacts/{name}/{file}", (folder / file).read_bytes()
 
 
 def write(path: Path, facts: Mapping[str, Any], members: Mapping[str, bytes], check: Callable[[str, bytes], None]

@@ -1,7 +1,7 @@
 """What of an artifact may leave the store: a list of files by kind, and a guard that looks into each of them.
 
 Reports, numbers, model weights (safetensors) and their settings may; tables of patients, trajectories and whatever a
-model wrote about a patient may not. A report's page shows one patient in full: that section is cut out of every copy.
+model wrote about a patient may not: of a report the page to share leaves, not the one that shows patients in full.
 The guard does not trust the list: it refuses other kinds of file, names of stays, and pieces of patients' texts.
 """
 
@@ -21,14 +21,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "cohort": ("attrition.json", "meta.json", "scaling.json", "validity.json", "table_one.csv", "table_one.md"),
     "expert": MODELS, "sft": MODELS, "rl": MODELS, "labels": MODELS,
     "readings": ("health.json",), "check": ("check.json",), "baselines": ("notes.json",),
-    "trajectories": ("statistics.json",),
-    "report": ("report.html", "report.md", "*.csv", "table.json", "table.md"),
+    "trajectories": ("statistics.json",), "boosting": ("notes.json",), "shared": ("shared.json",),
+    "report": ("report_to_share.html", "report.md", "tripod.md", "cards/*/README.md", "*.csv", "table.json",
+               "table.md"),
+    "transfer": ("transfer.html", "transfer.md", "table.csv", "table.json", "table.md"),
+    "comparison": ("comparison.html", "comparison.md", "comparison.json", "figures.csv"),
     "robustness": ("robustness.html", "*.csv", "table.json", "table.md"),
 }
 KINDS_OF_FILE = frozenset({".json", ".jsonl", ".html", ".md", ".csv", ".safetensors"})
-_CASE = re.compile(r'<section id="case".*?</section>', re.DOTALL)
-_CUT = ('<section id="case" aria-labelledby="case-head"><h2 id="case-head">One patient</h2>'
-        "<p>Left out of this copy: it shows a patient.</p></section>")
 _TAG = re.compile(r"<[^>]*>")
 _WORD = re.compile(r"[\w-]+")
 _SHORTEST_NAME, _PIECE = 5, 8
@@ -44,12 +44,6 @@ def is_model(name: str) -> bool:
     return _fits(name, MODELS)
 
 
-def content(path: Path) -> bytes:
-    """The content of a file as it may leave: a page without the section about one patient."""
-    data = path.read_bytes()
-    return _CASE.sub(_CUT, data.decode("utf-8")).encode() if path.suffix == ".html" else data
-
-
 def copy(folder: Path, names: Iterable[str], target: Path) -> list[Path]:
     """Copies files of an artifact as they may leave; what is no such kind of file is passed over."""
     copies = []
@@ -57,7 +51,7 @@ def copy(folder: Path, names: Iterable[str], target: Path) -> list[Path]:
         if PurePosixPath(name).suffix in KINDS_OF_FILE:
             place = target / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content(folder / name))
+            place.write_bytes((folder / name).read_bytes())
             copies.append(place)
     return copies
 

@@ -108,8 +108,7 @@ class Tracker:
             self.tag(run_id, f"source.{name}"[:250], digest)
 
     def output(self, run_id: str, artifact: Artifact, folder: Path, files: Iterable[str]) -> None:
-        """Tags the run with its artifact and logs the given small files, pages without their section about one patient.
-        """
+        """Tags the run with its artifact and logs the given small files."""
         for name, value in artifact.to_json().items():
             self.tag(run_id, f"artifact.{name}", value)
         with tempfile.TemporaryDirectory() as place:

@@ -61,7 +61,7 @@ def test_files_and_models_in_mlflow_hold_nothing_of_a_patient(study: Study) -> N
     own, made = study
     client = own.tracker.client
     assert files_of(client, run_of(study, "report").info.run_id) == {
-        "output/manifest.json", "output/report.html", "output/table.json"}
+        "output/manifest.json", "output/report_to_share.html", "output/table.json"}
     logged = own.tracker.registry.logged_model(made["rl"].id, made["rl"].sha256)
     assert logged.source_run_id == run_of(study, "rl").info.run_id
     assert logged.model_id in {one.model_id for one in run_of(study, "rl").outputs.model_outputs}
@@ -138,7 +138,7 @@ def test_a_study_arrives_in_another_workspace_once(study: Study, tmp_path: Path)
     assert rl.data.params == {"lr": "0.1"} and rl.info.status == "FINISHED"
     assert rl.info.start_time == run_of(study, "rl").info.start_time
     assert {one.dataset.name for one in report.inputs.dataset_inputs} == {made["rl"].id, made["patients"].id}
-    assert "output/report.html" in files_of(client, report.info.run_id)
+    assert "output/report_to_share.html" in files_of(client, report.info.run_id)
     version = there.tracker.registry.latest("small", "policy")
     assert (version.number, version.artifact, version.run) == (1, made["rl"].id, rl.info.run_id)
     everything = b"".join(path.read_bytes() for path in (tmp_path / "there").rglob("*") if path.is_file())

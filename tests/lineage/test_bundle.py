@@ -40,7 +40,8 @@ def test_reports_models_and_manifests_come_out_and_no_table(exported: tuple[Path
     path, made = exported
     contents, folder = bundle.unpack(path, path.parent / "imported")
     names = {name.split("/", 2)[-1] for name in contents["members"]}
-    assert names == {bundle.RUNS, MANIFEST, "meta.json", "adapter/adapter_config.json", "notes.json", "report.html",
+    assert names == {bundle.RUNS, MANIFEST, "meta.json", "adapter/adapter_config.json", "notes.json",
+                     "report_to_share.html",
                      "adapter/adapter_model.safetensors", "report.md", "table.json"}
     assert json.loads((folder / "artifacts" / made["rl"].id / MANIFEST).read_text())["artifact"] == made["rl"].to_json()
     everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import DataError
-from lineage.portable import FILES, KINDS_OF_FILE, content, copy, guard, may_leave, model_files
+from lineage.portable import FILES, KINDS_OF_FILE, copy, guard, may_leave, model_files
 from support.small_store import ANSWER, EVIDENCE, PAGE, STAYS
 
 
 @pytest.mark.parametrize(("kind", "name", "leaves"), [
-    ("report", "report.html", True), ("report", "table.csv", True), ("report", "table.parquet", False),
+    ("report", "report.html", False), ("report", "report_to_share.html", True), 
+    ("report", "table.csv", True), ("report", "table.parquet", False), ("report", "cards/rl/README.md", True),
     ("rl", "adapter/adapter_model.safetensors", True), ("rl", "rollouts.parquet", False),
     ("rl", "adapter/deeper/x.safetensors", False), ("rl", "../rl/progress.jsonl", False),
     ("expert", "seed-0/model.safetensors", True), ("cohort", "stays.parquet", False), ("cohort", "meta.json", True),
@@ -28,15 +29,16 @@ def test_no_kind_lets_a_table_of_rows_out() -> None:
     assert not {"patients", "verdicts", "perturbed", "perturbed-patients"} & set(FILES)
 
 
-def test_a_copy_of_a_page_shows_no_patient_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(PAGE)
+def test_a_copy_passes_over_kinds_of_file_that_may_hold_rows(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("a\n1\n")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
-    copies = copy(tmp_path, ["report.html", "table.csv", "rows.parquet"], tmp_path / "out")
-    assert [path.name for path in copies] == ["report.html", "table.csv"]
-    text = copies[0].read_text()
-    assert EVIDENCE not in text and "AUROC 81.2" in text and "Left out of this copy" in text
-    assert content(tmp_path / "table.csv") == b"a\n1\n"
+    copies = copy(tmp_path, ["table.csv", "rows.parquet"], tmp_path / "out")
+    assert [path.name for path in copies] == ["table.csv"] and copies[0].read_text() == "a\n1\n"
+
+
+def test_the_guard_refuses_a_page_that_shows_a_patient() -> None:
+    with pytest.raises(DataError, match="a piece of a patient's text"):
+        guard(STAYS, [EVIDENCE])("report.html", PAGE.encode())
 
 
 def test_of_a_trained_model_only_the_model_is_taken(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from lineage.store import Store
 STAYS = ["stay-00001", "stay-00002"]
 EVIDENCE = "Lactate: 2.1 mmol/L on day 0, then 7.4 mmol/L on day 2 (rising quickly)"
 ANSWER = "The lactate rises within two days, which makes a fatal course much more likely."
-PAGE = ('<html><body><section id="results"><p>AUROC 81.2</p></section><section id="case" aria-labelledby="case-head">'
-        f"<pre>{EVIDENCE}</pre></section></body></html>")
+SHARED = '<html><body><section id="results"><p>AUROC 81.2</p></section></body></html>'
+PAGE = SHARED.replace("</body>", f'<section id="case"><pre>{EVIDENCE}</pre></section></body>')
 
 
 def put(store: Store, kind: str, files: Mapping[str, bytes | str | pl.DataFrame],
@@ -70,7 +70,8 @@ def small_store(folder: Path) -> tuple[Store, dict[str, Artifact]]:
                            {"base": made["base"], "patients": made["patients"], "adapter": made["rl"]}, "stage1+2")
     made["baselines"] = put(store, "baselines", {"verdicts.parquet": answered.with_columns(arm=pl.lit("expert")),
                                                  "notes.json": "{}"}, {"cohort": made["cohort"]})
-    made["report"] = put(store, "report", {"report.html": PAGE, "report.md": "AUROC 81.2", "table.json": "[]",
+    made["report"] = put(store, "report", {"report.html": PAGE, "report_to_share.html": SHARED, "table.json": "[]",
+                                           "report.md": "AUROC 81.2",
                                            "table.parquet": pl.DataFrame({"auroc": [0.8]})},
                          {"verdicts.stage1+2": made["verdicts"], "baselines": made["baselines"], "rl": made["rl"]})
     return store, made

@@ -20,7 +20,7 @@ from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe
 from lineage.store import Store
 from lineage.tracking import Tracker
-from support.small_store import ANSWER, EVIDENCE, PAGE, STAYS
+from support.small_store import ANSWER, EVIDENCE, PAGE, SHARED, STAYS
 from tasks import stage
 
 Files = Mapping[str, bytes | str | pl.DataFrame]
@@ -71,8 +71,8 @@ def tracked_study(own: Any, note: str = "") -> dict[str, Artifact]:
                 ("patients", {"patients.parquet": pl.DataFrame({"stay_id": STAYS, "evidence": [EVIDENCE, "x"]})},
                  ("cohort",), {"metrics": {"stays": 2.0}}),
                 ("rl", adapter, ("patients",), {"model": "lora-adapter", "metrics": {"reward": 0.5}}),
-                ("report", {"report.html": PAGE + note, "table.json": "[]"}, ("rl", "patients"),
-                 {"show": ("report.html", "table.json")})):
+                ("report", {"report.html": PAGE + note, "report_to_share.html": SHARED, "table.json": "[]"},
+                 ("rl", "patients"), {"show": ("report_to_share.html", "table.json")})):
             found[kind] = Artifact.from_json(make(own, kind, files, {role: found[role] for role in inputs}, **made))
             own.tracker.register(found[kind])
     return found
