@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import tasks.report_inputs
+import tasks.report_parts
 from configs.load import load
 from configs.schema import Config, Prompts
 from contracts.errors import ConfigError, ContractError
@@ -128,7 +129,7 @@ def test_the_report_puts_first_visits_last_policies_before_models(tmp_path: Path
     work = Work("report", cast(Any, SimpleNamespace(config=config)), roles, {}, tmp_path, tmp_path, "run")
     order = tasks.report_inputs.verdicts_of(work)["arm"].unique(maintain_order=True).to_list()
     assert order == ["decomposition", EXPERT, f"decomposition{FIRST}", f"{EXPERT}{FIRST}"]
-    rows = tasks.report._arms(config)
+    rows = tasks.report_parts.arms(config)
     assert [row[0] for row in rows] == ["decomposition", f"decomposition{FIRST}"]
     assert "first visit alone" in rows[1][2]
 

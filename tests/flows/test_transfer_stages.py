@@ -289,7 +289,7 @@ def real_cohort(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Coh
         config = load(name, [f"paths.workspace={workspace}", f"paths.data={DATA}"])
         session = session_of(dump(config))
         source = read_source(config.cohort, config.study.seed, session.data, workspace / "cache",
-                             tasks.cohort._source_files(session))
+                             tasks.cohort.source_files(session))
         return prepare(source, config.cohort, config.study.seed)
 
     return cohort
