@@ -6,7 +6,8 @@ folder, "section": values of configs.schema.Expert, "seed": int}. Out, in `out`:
     readings.parquet          contract READINGS: all stays, F + 1 tokens, at the last visit
     risks.parquet             stay_id, split, first, last: risk at the first and at the last visit
     visits_attention.parquet  for the first test stays: stay_id, visit, day, feature, attention (readout at that visit),
-                              weight (time attention of the last reading on that visit; null for the static token)
+                              weight (time attention of the last reading on that visit; null for the static token,
+                              and for an architecture without such attention)
     health.json               figures of models.expert.health, and warnings
     progress.jsonl, done.json
 
@@ -101,6 +102,8 @@ def risks_of(stays: Stays, expert: ExpertModel) -> pl.DataFrame:
 def attention_by_visit(expert: ExpertModel, batch: Batch, stay_ids: list[str]) -> pl.DataFrame:
     """Attention at every visit of B stays, long: stay_id, visit, day, feature, attention, weight (see the header).
 
+    An architecture without attention over visits has no weights.
+
     Args:
         batch: B stays.
         stay_ids: their B identifiers.
@@ -111,7 +114,9 @@ def attention_by_visit(expert: ExpertModel, batch: Batch, stay_ids: list[str]) -
     rows = []
     for row, stay in enumerate(stay_ids):
         length = int(batch.last[row]) + 1
-        weights = torch.cat([reading.over_visits[row, length - 1, :, :length].T, torch.full((length, 1), torch.nan)], 1)
+        weights = torch.full((length, len(tokens)), torch.nan)
+        if reading.over_visits.numel():
+            weights[:, :-1] = reading.over_visits[row, length - 1, :, :length].T
         rows.append(pl.DataFrame({
             "stay_id": stay, "visit": [visit for visit in range(length) for _ in tokens],
             "day": batch.days[row, :length].double().repeat_interleave(len(tokens)).numpy(),

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from configs.schema import Expert
 from models.expert.architectures import make_model
+from models.expert.attention import attention_by_visit
 from models.expert.batches import Batch
 from models.expert.gru import AttentionGru
 from models.expert.health import permutation_importance
-from models.expert.loading import load_weights, read, save_weights
+from models.expert.loading import ExpertModel, load_weights, read, save_weights
 from models.expert.training import fit
 from support.expert_cohort import changed_from, padded, random_batch
 
@@ -61,6 +63,16 @@ def test_values_and_gaps_between_visits_matter(model: AttentionGru) -> None:
     moved = replace(batch, values=torch.where(batch.mask, batch.values + 1.0, batch.values))
     assert not torch.allclose(read(model, moved)[0], read(model, batch)[0])
     assert not torch.allclose(read(model, replace(batch, days=batch.days * 10.0))[0], read(model, batch)[0])
+
+
+def test_its_attention_at_each_visit_is_written_without_weights_over_visits(model: AttentionGru) -> None:
+    batch = random_batch()
+    features = tuple(f"feature {number}" for number in range(batch.values.shape[2]))
+    expert = ExpertModel(model.eval(), features, "small", {}, SECTION)
+    frame = attention_by_visit(expert, batch, [f"stay {number}" for number in range(len(batch))])
+    assert frame["weight"].null_count() == frame.height == int((batch.last + 1).sum()) * (len(features) + 1)
+    sums = frame.group_by("stay_id", "visit").agg(pl.col("attention").sum())["attention"]
+    assert ((sums - 1.0).abs() < 1e-5).all()
 
 
 def test_it_learns_what_one_feature_tells_and_attends_to_it(tmp_path: Path) -> None:
