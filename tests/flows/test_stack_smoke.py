@@ -23,7 +23,7 @@ from serving.server import free_port
 from support.tiny_study import eag_rl
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1800)]
-_HOLD = "import sys; from tasks.gpu import LIMIT, Slot; Slot(LIMIT).take('test'); sys.stdin.read()"
+_HOLD = "import sys; from tasks.gpu import LIMIT, Slot; slot = Slot(LIMIT); slot.take('test'); sys.stdin.read()"
 
 
 class Stack:
