@@ -28,7 +28,7 @@ from lineage.fingerprint import Recipe
 
 MANIFEST = "manifest.json"
 OWNER = "owner.json"
-_PART = re.compile(r"[A-Za-z0-9][\w.@+=,-]{0,199}", re.ASCII)
+_PART = re.compile(r"[A-Za-z0-9]([\w.@+=, -]{0,198}[\w.@+=-])?", re.ASCII)
 VERSION = 1
 FOLDERS = ("artifacts", "drafts", "locks", "ledger", "leases")
 
@@ -302,7 +302,7 @@ def _part(name: str) -> str:
         ArtifactError: it is not.
     """
     if not _PART.fullmatch(name):
-        raise ArtifactError(f"the name {name!r}", "letters, digits and . _ @ + - = , beginning with a letter or digit",
+        raise ArtifactError(f"the name {name!r}", "letters, digits, blanks and . _ @ + - = , beginning with a letter or digit",
                             "name the study, the arm or the stage otherwise")
     return name
 
