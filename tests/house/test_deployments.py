@@ -10,19 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 WATCHED = "mimic_iv_mortality"
 _LOOK = """
-import json
+import json, sys
 from prefect.flows import load_flow_from_entrypoint
-flow = load_flow_from_entrypoint(ENTRYPOINT, use_placeholder_flow=False)
-for parameters in WANTED:
-    flow.validate_parameters(parameters)
-print(json.dumps({"name": flow.name, "description": flow.description, "schema": flow.parameters.model_dump()}))
+found = {}
+for entrypoint, wanted in json.loads(sys.argv[1]).items():
+    flow = load_flow_from_entrypoint(entrypoint, use_placeholder_flow=False)
+    for parameters in wanted:
+        flow.validate_parameters(parameters)
+    found[entrypoint] = {"description": flow.description, "schema": flow.parameters.model_dump()}
+print(json.dumps(found))
 """
 
 
@@ -61,16 +63,18 @@ def test_an_arrival_starts_the_study_of_its_extract() -> None:
     assert set(trigger["parameters"]) == {"config", "overrides", "extract", "until"}
 
 
-@pytest.mark.parametrize("entrypoint", sorted({deployment["entrypoint"] for deployment in DEPLOYMENTS}))
-def test_an_entrypoint_loads_from_anywhere_and_each_parameter_has_help(entrypoint: str, tmp_path: Path) -> None:
-    wanted = [parameters_of(deployment) for deployment in DEPLOYMENTS if deployment["entrypoint"] == entrypoint]
-    code = _LOOK.replace("ENTRYPOINT", repr(entrypoint)).replace("WANTED", repr(wanted))
-    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
-                            env={**os.environ, "PREFECT_HOME": str(tmp_path)})
+def test_every_entrypoint_loads_from_anywhere_and_each_parameter_has_help(tmp_path: Path) -> None:
+    wanted: dict[str, list[dict[str, Any]]] = {one["entrypoint"]: [] for one in DEPLOYMENTS}
+    for one in DEPLOYMENTS:
+        wanted[one["entrypoint"]].append(parameters_of(one))
+    answer = subprocess.run([sys.executable, "-c", _LOOK, json.dumps(wanted)], cwd=tmp_path, capture_output=True,
+                            text=True, check=False, env={**os.environ, "PREFECT_HOME": str(tmp_path)})
     assert answer.returncode == 0, answer.stderr[-3000:]
     found = json.loads(answer.stdout.splitlines()[-1])
-    bare = [name for name, entry in found["schema"]["properties"].items() if not entry.get("description")]
-    assert found["description"] and found["schema"]["properties"] and bare == []
+    assert found.keys() == wanted.keys()
+    for entrypoint, one in found.items():
+        bare = [name for name, entry in one["schema"]["properties"].items() if not entry.get("description")]
+        assert one["description"] and one["schema"]["properties"] and bare == [], entrypoint
 
 
 def test_deployments_name_shipped_configurations() -> None:
