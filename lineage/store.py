@@ -302,7 +302,7 @@ def _part(name: str) -> str:
         ArtifactError: it is not.
     """
     if not _PART.fullmatch(name):
-        raise ArtifactError(f"the name {name!r}", "letters, digits, blanks and . _ @ + - = , beginning with a letter or digit",
+        raise ArtifactError(f"the name {name!r}", "letters, digits, blanks and . _ @ + - = , from a letter or digit on",
                             "name the study, the arm or the stage otherwise")
     return name
 
