@@ -137,7 +137,7 @@ def _data(known: Known) -> Facts:
 
 def _methods(known: Known) -> Facts:
     config = known.config
-    labels = any(config.arms[name].adapter == "labels" for name, *_ in known.arms)
+    labels = any(config.arms[name].adapter == "labels" for name in config.evaluation.arms)
     read = {name for one in known.links if one.kind == "base" for name in one.made_from}
     weights = [one for one in known.links if one.id in read and one.id.endswith(".safetensors")]
     hours = sum(one.seconds or 0.0 for one in known.links) / 3600
@@ -149,7 +149,7 @@ def _methods(known: Known) -> Facts:
             "expert": f"{config.expert.architecture}, best of {config.expert.seeds} seeds by validation",
             "reward": f"{config.rewards.weight:g} R_cls + {1 - config.rewards.weight:g} R_att (right outcome, and "
                       "overlap of named features with the expert's)",
-            "styles": ", ".join(dict.fromkeys(config.arms[name].style for name, *_ in known.arms)),
+            "styles": ", ".join(dict.fromkeys(config.arms[name].style for name in config.evaluation.arms)),
             "decoding": f"Answers: temperature {config.evaluation.temperature:g}, at most "
                         f"{config.evaluation.completion_tokens} tokens, seed {config.study.seed}, local vLLM server.",
             "reading": "The risk is read twice: the number in the answer, and its expected value under the model's "
@@ -171,7 +171,7 @@ def _results(known: Known) -> Facts:
     policy = tables.policy_arms(known.table)
     simple = [arm for arm in known.table["arm"].unique(maintain_order=True) if arm not in policy]
     least = known.power.filter(pl.col("arm").eq_missing(tables.main_arm(known.table)))
-    adapters = [name for name, *_ in known.arms if config.arms[name].adapter != "none"]
+    adapters = [name for name in config.evaluation.arms if config.arms[name].adapter != "none"]
     return {"arms": "; ".join(policy) or "none", "simple": "; ".join(simple) or "none",
             "reference": REFERENCE if REFERENCE in policy else None, "headline": " ".join(known.headline) or None,
             "adapters": ", ".join(adapters) or None,

@@ -89,8 +89,8 @@ def write_cards(config: Config, bundle: ReportBundle, known: Facts, out: Path) -
     """cards/ARM/README.md for each arm that an adapter answers."""
     ways = trails(bundle)
     for name, _, how in bundle.arms:
-        if config.arms[name].adapter == "none":
-            continue
+        if name not in config.arms or config.arms[name].adapter == "none":
+            continue  # an arm asked again with the first visit alone is no adapter of its own
         folder = out / "cards" / name
         folder.mkdir(parents=True)
         text = card(name, how, config.study.name, hub_name(config.policy.model), config.cohort.source, bundle.table,

@@ -20,6 +20,7 @@ from contracts.frames import TRAJECTORIES
 from contracts.patients import PATIENTS
 from ehr.cohort import read
 from evaluation.baselines import judge_expert
+from evaluation.risks import FIRST
 from lineage.artifact import Artifact
 from lineage.fingerprint import code_digests
 from prompts.grammar import render_final
@@ -30,6 +31,7 @@ from tasks.stage import Made, Work
 
 CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
                        "evaluation.policy_seeds=2", "evaluation.recalibrate=true", "evaluation.cpu_hour_price=3.6",
+                       "evaluation.visits=[last, first]",
                        f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
 TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power", "faithfulness",
           "overlap_and_score", "uncertainty", "uncertainty_curves", "seeds", "cost", "cost_stages")
@@ -67,6 +69,7 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     inputs = {role: folder / role for role in ("cohort", "patients", "readings", "check", "rl", "baselines",
                                                "trajectories",
                                                *(f"verdicts.{arm}" for arm in POLICY_ARMS), "validation.stage1",
+                                               *(f"verdicts.{arm}{FIRST}" for arm in POLICY_ARMS),
                                                *(f"seed2.verdicts.{arm}" for arm in TRAINED))}
     for place in inputs.values():
         place.mkdir(parents=True)
@@ -83,6 +86,8 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
         frame = verdicts_of(arm, stays, skill)
         named = pl.Series("features", [NAMED if read else [] for read in frame["parsed"]])
         frame.with_columns(named).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
+        verdicts_of(f"{arm}{FIRST}", stays, 0.5 * skill).write_parquet(inputs[f"verdicts.{arm}{FIRST}"]
+                                                                       / "verdicts.parquet")
     for arm in TRAINED:
         verdicts_of(arm, stays, POLICY_ARMS[arm], seed=9).write_parquet(inputs[f"seed2.verdicts.{arm}"]
                                                                         / "verdicts.parquet")
@@ -150,7 +155,8 @@ def test_page_and_text_say_how_each_arm_is_made_and_asked(made: tuple[Path, Made
 def test_names_are_read_as_the_catalogue_spells_them_and_rollouts_as_training_left_them(
         made: tuple[Path, Made, set[str]]) -> None:
     overlap = pl.read_csv(made[0] / "faithfulness.csv").filter(pl.col("control") == "swapped")
-    assert set(overlap["arm"]) == set(POLICY_ARMS) and overlap["overlap"].min() > 0.1  # type: ignore[operator]
+    assert set(overlap["arm"]) == {f"{arm}{when}" for arm in POLICY_ARMS for when in ("", FIRST)}
+    assert overlap.filter(~pl.col("arm").str.ends_with(FIRST))["overlap"].min() > 0.1  # type: ignore[operator]
     found = pl.read_csv(made[0] / "uncertainty.csv")
     assert dict(found.select("source", "n").iter_rows()) == {"stage-2 rollouts": 80, "stage-2 groups": 20}
     for name in ("report.html", "report.md"):
@@ -205,7 +211,8 @@ def test_rows_of_trained_arms_are_means_over_their_seeds_and_say_so(made: tuple[
     out, result, _ = made
     table = pl.read_csv(out / "table.csv")
     assert dict(table.select("arm", "seeds").iter_rows()) == {
-        **dict.fromkeys(POLICY_ARMS, 1), **dict.fromkeys(TRAINED, 2), "expert": 1}
+        **dict.fromkeys(POLICY_ARMS, 1), **dict.fromkeys(TRAINED, 2), "expert": 1,
+        **{f"{arm}{FIRST}": 1 for arm in POLICY_ARMS}}
     each = pl.read_csv(out / "seeds.csv").filter((pl.col("arm") == "stage1") & (pl.col("reading") == "tokens"))
     assert each["seed"].to_list() == [CONFIG.study.seed, CONFIG.study.seed + 1]
     assert result.metrics["stage1/tokens/auroc"] == pytest.approx(each["auroc"].mean())
