@@ -81,6 +81,9 @@ class Sft(Section):
     batch_size: Positive = Field(4, description="Trajectories per device and step.")
     accumulation: Positive = Field(1, description="Steps accumulated to one optimiser step.")
     warmup: Share = Field(0.05, description="Share of steps that warm up.")
+    answer_share: float | None = Field(None, gt=0.0, lt=1.0, description="Part of a trajectory's loss that the tokens "
+                                       "of its stated probability carry; none: as many parts as they are tokens, a few "
+                                       "of a hundred.")
 
 
 

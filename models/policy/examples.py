@@ -15,6 +15,8 @@ from contracts.errors import DataError
 from contracts.frames import TRAJECTORIES
 from contracts.patients import Patient
 from models.policy.chat import ChatRenderer, require_fit
+from models.policy.spelling import Speller
+from prompts.grammar import parse
 from prompts.templates import messages
 
 STYLE = "decomposition"
@@ -28,19 +30,34 @@ class Example:
     Attributes:
         prompt_ids: P ids of the chat up to the opened answer.
         completion_ids: C ids of the trajectory; the last one ends the turn, so that the policy learns to stop.
+        stated: columns of the completion that hold the stated probability; empty where none can be read.
     """
 
     stay_id: str
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
+    stated: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.completion_ids)
 
-    def columns(self) -> dict[str, list[int]]:
-        """input_ids and labels, each of P + C; the prompt's labels are -100: the loss is on the completion only."""
+    def columns(self, answer_share: float | None = None) -> dict[str, list[int] | list[float]]:
+        """input_ids, labels and weights, each of P + C; labels of the prompt are -100: only the completion is learned.
+
+        Args:
+            answer_share: part of the completion's loss that the stated probability carries, its tokens alike; none:
+                every token weighs the same, as in a text without such a number. Weights of a completion have mean 1.
+        """
         return {"input_ids": [*self.prompt_ids, *self.completion_ids],
-                "labels": [IGNORED] * len(self.prompt_ids) + list(self.completion_ids)}
+                "labels": [IGNORED] * len(self.prompt_ids) + list(self.completion_ids),
+                "weights": [0.0] * len(self.prompt_ids) + self._weights(answer_share)}
+
+    def _weights(self, answer_share: float | None) -> list[float]:
+        tokens, stated = len(self.completion_ids), set(self.stated)
+        if answer_share is None or not stated:
+            return [1.0] * tokens
+        inside, outside = answer_share * tokens / len(stated), (1.0 - answer_share) * tokens / (tokens - len(stated))
+        return [inside if column in stated else outside for column in range(tokens)]
 
 
 @dataclass(frozen=True)
@@ -81,17 +98,26 @@ def examples_of(trajectories: pl.DataFrame, patients: Sequence[Patient], render:
     """
     known = {patient.stay_id: patient for patient in patients}
     prompts: dict[str, tuple[int, ...]] = {}
-    result = []
+    speller, result = Speller(render.tokenizer), []
     for stay_id, text in TRAJECTORIES.check(trajectories).select("stay_id", "text").iter_rows():
         if stay_id not in prompts:
             patient = _training(known, stay_id)
             prompts[stay_id] = tuple(render(messages(patient.evidence, style, outcome, count)))
         completion = (*render.tokenizer.encode(text), render.tokenizer.eos_id)
         require_fit(len(prompts[stay_id]), len(completion), context, f"stay {stay_id}")
-        result.append(Example(stay_id, prompts[stay_id], completion))
+        result.append(Example(stay_id, prompts[stay_id], completion, stated_columns(completion, speller, style)))
     if not result:
         raise DataError("no trajectories", "the search keeps at least one per patient", "run the search again")
     return result
+
+
+def stated_columns(completion_ids: Sequence[int], speller: Speller, style: str) -> tuple[int, ...]:
+    """Columns of the tokens that write the stated probability, as the parser finds it; empty where it finds none."""
+    text, spans = speller.spell(completion_ids)
+    number = parse(text, style).probability_span
+    if number is None:
+        return ()
+    return tuple(column for column, (start, end) in enumerate(spans) if start < number[1] and end > number[0])
 
 
 def tasks_of(stays: Iterable[str], patients: Sequence[Patient], render: ChatRenderer, *, outcome: str, count: int,

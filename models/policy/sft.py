@@ -3,7 +3,8 @@
 In: a job {"model", "trajectories", "patients", "out", "section", "outcome", "context", "seed"} and, optional,
 "count" and "style".
 Out: `<out>/adapter`, `<out>/progress.jsonl`, `<out>/done.json`. Minimises -log p(trajectory | prompt), the loss on the
-completion only. A rerun continues from the last whole checkpoint.
+completion only and, with `answer_share`, weighted towards the stated probability. A rerun continues from the last whole
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from configs.schema import Policy
 from contracts.patients import patients_of
@@ -35,18 +37,42 @@ _METRICS = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "entropy": 
             "learning_rate": "learning_rate", "epoch": "epoch"}
 
 
+class WeightedCollator(DataCollatorForLanguageModeling):
+    """TRL's collator for rows that also hold a weight for each token: `weights` (B, L), 0 over padding."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """input_ids, labels, attention_mask (the parent's) and weights, each (B, L)."""
+        batch: dict[str, Any] = super().torch_call(examples)
+        weights = torch.zeros(batch["labels"].shape)
+        for row, example in enumerate(examples):
+            weights[row, :len(example["weights"])] = torch.tensor(example["weights"])
+        return {**batch, "weights": weights}
+
+
 class PrefixSFTTrainer(SFTTrainer):
-    """SFTTrainer that scores completion tokens only and reads a prompt once for all rows that share it."""
+    """SFTTrainer with a weight for each token, which reads a prompt once for all rows that share it."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: Tensor | int | None = None) -> Any:
-        """The parent's loss; columns before the first trained token of the batch are read without output head."""
+        """The parent's loss, each token's log-probability times its weight.
+
+        Columns before the first trained token of the batch are read without output head.
+        """
+        weights = inputs.pop("weights")
         columns = int((inputs["labels"] != IGNORED).int().argmax(dim=1).min()) - 1
         if shareable(model, columns):
             with self.accelerator.autocast():
                 inputs |= split_batch(model, inputs["input_ids"], inputs["attention_mask"], columns)
-            inputs["labels"] = inputs["labels"][:, columns:]
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            inputs["labels"], weights = inputs["labels"][:, columns:], weights[:, columns:]
+
+        def weighted(**values: Any) -> Any:
+            """The model with weighted log-probabilities; its output of column t scores the token of column t + 1."""
+            outputs = model(**values)
+            if values.get("fused_lm_head"):
+                outputs.log_probs = outputs.log_probs * weights[:, 1:]
+            return outputs
+
+        return super().compute_loss(weighted, inputs, return_outputs, num_items_in_batch)
 
 
 def make_trainer(model: PeftModel, tokenizer: Any, examples: Sequence[Example], section: Policy, out: Path,
@@ -61,9 +87,11 @@ def make_trainer(model: PeftModel, tokenizer: Any, examples: Sequence[Example], 
         **shared_settings(out, section.dtype, seed, size(model)), learning_rate=sft.lr, num_train_epochs=sft.epochs,
         per_device_train_batch_size=sft.batch_size, gradient_accumulation_steps=sft.accumulation,
         warmup_steps=sft.warmup, lr_scheduler_type="linear", max_length=None, packing=False, save_steps=_often(
-            len(examples), sft.batch_size * sft.accumulation), dataset_kwargs={"skip_prepare_dataset": True})
-    rows = Dataset.from_list([example.columns() for example in examples])
-    return PrefixSFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
+            len(examples), sft.batch_size * sft.accumulation), dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False)
+    rows = Dataset.from_list([example.columns(sft.answer_share) for example in examples])
+    return PrefixSFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer,
+                            data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id))
 
 
 def fine_tune(values: Job) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from models.policy.chat import ChatRenderer, ChatTokenizer, load_tokenizer
 from models.policy.examples import examples_of, feature_count, tasks_of
 from models.policy.loading import load_base
 from models.progress import read
+from prompts.grammar import parse
 from prompts.templates import messages
 
 Make = Callable[..., dict[str, Any]]
@@ -95,13 +96,47 @@ def test_the_loss_and_gradient_are_those_of_the_parent(policy_job: Make) -> None
     results = []
     for method in (sft.PrefixSFTTrainer, SFTTrainer):
         model.zero_grad()
-        loss = method.compute_loss(trainer, model, dict(batch))
+        inputs = dict(batch) if method is sft.PrefixSFTTrainer else {name: values for name, values in batch.items()
+                                                                     if name != "weights"}
+        loss = method.compute_loss(trainer, model, inputs)
         loss.backward()
         results.append((loss.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()
                                                   if weight.grad is not None])))
     assert float(results[0][0]) == pytest.approx(float(results[1][0]), abs=1e-5)
     assert torch.allclose(results[0][1], results[1][1], atol=1e-5)
     assert results[0][1].abs().max() > 1e-3
+
+
+def test_the_stated_probability_carries_its_share_of_the_loss(made: list, tokenizer: ChatTokenizer) -> None:
+    for example in made:
+        number = "".join(tokenizer.decode([example.completion_ids[column]]) for column in example.stated)
+        assert float(number) == parse(tokenizer.decode(example.completion_ids)).probability
+        weights = torch.tensor(example.columns(0.5)["weights"][len(example.prompt_ids):])
+        assert float(weights[list(example.stated)].sum() / weights.sum()) == pytest.approx(0.5)
+        assert float(weights.mean()) == pytest.approx(1.0)
+        assert set(example.columns()["weights"][len(example.prompt_ids):]) == {1.0}
+        assert set(example.columns(0.5)["weights"][:len(example.prompt_ids)]) == {0.0}
+
+
+def test_the_loss_with_a_share_is_the_weighted_sum_of_log_probabilities(policy_job: Make) -> None:
+    values = policy_job(sft={"batch_size": 4, "answer_share": 0.4})
+    section, folder = Policy.model_validate(values["section"]), Path(values["model"])
+    from transformers import AutoTokenizer
+
+    model = new_adapter(load_base(folder, "float32"), section.lora)
+    examples = sft._examples(values)
+    trainer = sft.make_trainer(model, AutoTokenizer.from_pretrained(folder), examples, section, Path(values["out"]), 1)
+    batch = trainer.data_collator([example.columns(0.4) for example in examples[:4]])
+    expected, tokens = 0.0, 0
+    with torch.no_grad():
+        for example in examples[:4]:
+            ids, start = torch.tensor([[*example.prompt_ids, *example.completion_ids]]), len(example.prompt_ids)
+            scores = model(input_ids=ids).logits[0, :-1].log_softmax(-1)[range(ids.shape[1] - 1), ids[0, 1:]]
+            weights = torch.tensor(example.columns(0.4)["weights"][start:])
+            expected -= float((scores[start - 1:] * weights).sum())
+            tokens += len(example.completion_ids)
+        loss = float(trainer.compute_loss(model, batch))
+    assert loss == pytest.approx(expected / tokens, rel=1e-4)
 
 
 def test_training_lowers_the_loss_and_writes_the_adapter(policy_job: Make) -> None:
