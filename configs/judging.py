@@ -20,9 +20,9 @@ class Arm(Section):
         "none", description="What answers: the base model, or an adapter trained on labels only, on the search's "
                             "trajectories (stage 1), or by reinforcement learning.")
     start: Literal["trajectories", "base"] = Field("trajectories", description="Where reinforcement learning starts.")
-    prepare: dict[str, Setting] = Field({}, description="Settings of all its stages from the prompts on.")
-    train: dict[str, Setting] = Field({}, description="Settings of its own training and judging only; what comes "
-                                                      "before is shared with the study.")
+    prepare: dict[str, Setting | None] = Field({}, description="Settings of all its stages from the prompts on.")
+    train: dict[str, Setting | None] = Field({}, description="Settings of its own training and judging only; what "
+                                             "comes before is shared with the study.")
 
     @model_validator(mode="after")
     def _stages_have_settings(self) -> Arm:
