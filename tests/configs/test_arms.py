@@ -32,6 +32,14 @@ def test_an_arm_sets_what_it_says_and_nothing_else() -> None:
     assert own.evaluation.style == "vanilla"
 
 
+def test_an_arm_may_take_a_setting_back_to_none() -> None:
+    config = load("demo", ["policy.sft.answer_share=0.5", "evaluation.arms=[plain, stage1]",
+                           "arms.plain={title: Plain, adapter: trajectories, train: {policy.sft.answer_share: null}}"])
+    assert for_arm(config, "plain")[1].policy.sft.answer_share is None
+    assert for_arm(config, "stage1")[1].policy.sft.answer_share == 0.5
+    assert Config.model_validate(dump(config)) == config
+
+
 def test_the_arms_of_random_sampling_differ_from_their_searches_in_the_method_alone() -> None:
     pairs = {"stage1_sampling": "stage1_outcome_only", "stage1_best_of_n": "stage1"}
     config = load("demo", [f"evaluation.arms=[{', '.join([*pairs, *pairs.values()])}]"])
