@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from contracts.errors import DataError
 from contracts.frames import VERDICTS
-from evaluation import metrics, statistics, wording
+from evaluation import metrics, pages, statistics, wording
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.report import FEWEST
 from evaluation.risks import readings_of
@@ -153,13 +150,12 @@ def headline(table: pl.DataFrame) -> list[str]:
 
 def render(page: Page) -> str:
     """The page as HTML: nothing is fetched, no script, everything escaped."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
     kinds = page.table["kind"].unique(maintain_order=True).to_list()
-    pictures = [(kind, MEANING.get(kind, kind), Markup(curves(page.table, kind, f"curve-{kind}")))  # noqa: S704 - ours
-                for kind in kinds]
-    return environment.get_template("robustness.html").render(
-        page=page, pictures=pictures, headers=HEADERS, rows=cells(page.table), headline=headline(page.table),
+    pictures = [(kind, MEANING.get(kind, kind), pages.svg(curves(page.table, kind, f"curve-{kind}"))) for kind in kinds]
+    touched = [(kind, f"{share:g}", f"{count:.1f}") for kind, share, count in page.touched]
+    return pages.render(
+        "robustness.html", page=page, pictures=pictures, headers=HEADERS, rows=cells(page.table),
+        headline=headline(page.table), touched=touched, provenance=[list(one.values()) for one in page.provenance],
         stays=page.table["n"][0], positives=page.table["positives"][0], resamples=page.table["resamples"][0],
         redrawn=page.table["redrawn"][0])
 
