@@ -7,7 +7,7 @@ over all B resamples are computed at once from W and one sort of the risks; they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,6 +167,22 @@ def holm(values: ArrayLike) -> Floats:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
     return corrected
+
+
+def holm_by(families: Sequence[Hashable], values: Sequence[float | None]) -> list[float | None]:
+    """`holm` within each family.
+
+    Args:
+        families: family of each p-value, (m,).
+        values: p-values, (m,); None where nothing was compared: it stays None and counts in no family.
+    """
+    rows: dict[Hashable, dict[int, float]] = {}
+    for place, (family, value) in enumerate(zip(families, values, strict=True)):
+        if value is not None:
+            rows.setdefault(family, {})[place] = value
+    corrected = {place: float(value) for family in rows.values()
+                 for place, value in zip(family, holm(list(family.values())), strict=True)}
+    return [corrected.get(place) for place in range(len(values))]
 
 
 def _by_risk(truth: Ints, risk: Floats, counts: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -145,15 +145,10 @@ def _gaps(found: _Measured, other: _Measured | None, intervals: int) -> dict[str
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     """Holm's correction over the arms, for each reading and measure."""
-    for name in COMPARED:
-        values: list[float | None] = [None] * table.height
-        for reading in table["reading"].unique():
-            rows = [number for number, row in enumerate(table.iter_rows(named=True))
-                    if row["reading"] == reading and row[f"{name}_gap_p"] is not None]
-            for number, value in zip(rows, statistics.holm(table[f"{name}_gap_p"].gather(rows)), strict=True):
-                values[number] = float(value)
-        table = table.with_columns(pl.Series(f"{name}_gap_p_holm", values, pl.Float64))
-    return table
+    readings = table["reading"].to_list()
+    return table.with_columns(
+        pl.Series(f"{name}_gap_p_holm", statistics.holm_by(readings, table[f"{name}_gap_p"].to_list()), pl.Float64)
+        for name in COMPARED)
 
 
 def _beside(arm: str, paper: Figures | None) -> dict[str, float | None]:

@@ -201,15 +201,10 @@ def _untrained(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | 
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     """Holm's correction over the lines, for each reading, measure and comparison."""
-    for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED):
-        values: list[float | None] = [None] * table.height
-        for reading in table["reading"].unique():
-            rows = [number for number, row in enumerate(table.iter_rows(named=True))
-                    if row["reading"] == reading and row[f"{name}_p"] is not None]
-            for number, value in zip(rows, statistics.holm(table[f"{name}_p"].gather(rows)), strict=True):
-                values[number] = float(value)
-        table = table.with_columns(pl.Series(f"{name}_p_holm", values, pl.Float64))
-    return table
+    readings = table["reading"].to_list()
+    return table.with_columns(
+        pl.Series(f"{name}_p_holm", statistics.holm_by(readings, table[f"{name}_p"].to_list()), pl.Float64)
+        for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED))
 
 
 def _percent(row: Mapping[str, Any], name: str) -> str:
