@@ -100,7 +100,8 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
     """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
     return [[row["kind"], f"{row['share']:g}", row["arm"], row["reading"], str(row["n"]),
              "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %",
-             *(text for name in MEASURED for text in (_percent(row, name), _change(row, name)))]
+             *(text for name in MEASURED for text in (wording.percent(row, name),
+                                                      wording.points(row, f"{name}_change")))]
             for row in table.iter_rows(named=True)]
 
 
@@ -142,7 +143,7 @@ def headline(table: pl.DataFrame) -> list[str]:
     for kind in table["kind"].unique(maintain_order=True):
         part = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
         last = part.filter(pl.col("share") == part["share"].max())
-        told = "; ".join(f"{row['arm']} {100 * row['auroc_point']:.1f} % ({_change(row, 'auroc')})"
+        told = "; ".join(f"{row['arm']} {100 * row['auroc_point']:.1f} % ({wording.points(row, 'auroc_change')})"
                          for row in last.iter_rows(named=True))
         sentences.append(f"{kind.capitalize()}, p = {last['share'][0]:g}: AUROC {told}.")
     return sentences
@@ -204,18 +205,6 @@ def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, ba
         row |= {f"{name}_{what}": getattr(spread, what) for what in _WHAT}
         row |= {f"{name}_change_{what}": getattr(gap, what) if place[3] > 0 else None for what in _WHAT}
     return row
-
-
-def _percent(row: Mapping[str, Any], name: str) -> str:
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _change(row: Mapping[str, Any], name: str) -> str:
-    if row[f"{name}_change_point"] is None:
-        return "–"
-    point, low, high = (100 * row[f"{name}_change_{what}"] for what in _WHAT)
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _curve(axes: Axes, part: pl.DataFrame, measure: str, number: int, label: str) -> None:

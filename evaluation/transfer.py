@@ -89,8 +89,8 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
     """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
     return [[row["arm"], row["study"], row["reads"], row["reading"], str(row["n"]),
              wording.NONE if row["reading"] == MODEL else f"{100 * row['parse_rate']:.0f} %",
-             *(_percent(row, name) for name in MEASURED),
-             *(_gap(row, f"{name}_{other}") for other in COMPARISONS for name in MEASURED)]
+             *(wording.percent(row, name) for name in MEASURED),
+             *(wording.tested(row, f"{name}_{other}") for other in COMPARISONS for name in MEASURED)]
             for row in table.iter_rows(named=True)]
 
 
@@ -107,10 +107,11 @@ def headline(table: pl.DataFrame) -> list[str]:
         f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The figures "
         "show that the experiment runs; they say nothing about how well an arm transfers."]
     for row in table.filter((pl.col("trained") == "source") & (pl.col("reading") != STATED)).iter_rows(named=True):
-        told = [f"minus trained there {_gap(row, 'auroc_target')}"] if row["auroc_target_point"] is not None else []
-        told += [f"minus untrained {_gap(row, 'auroc_base')}"] if row["auroc_base_point"] is not None else []
+        told = [f"minus {what} {wording.tested(row, name)}"
+                for what, name in (("trained there", "auroc_target"), ("untrained", "auroc_base"))
+                if row[f"{name}_point"] is not None]
         tail = f"; {'; '.join(told)}" if told else ""
-        sentences.append(f"{row['arm']}, trained on {row['study']}: AUROC {_percent(row, 'auroc')} %{tail}.")
+        sentences.append(f"{row['arm']}, trained on {row['study']}: AUROC {wording.percent(row, 'auroc')} %{tail}.")
     return sentences
 
 
@@ -132,8 +133,8 @@ def picture(table: pl.DataFrame, name: str = "transfer") -> str:
             axes.tick_params(axis="y", length=0)
         panels[0].set_yticks(range(len(shown)), [_label(row) for row in shown], fontsize=8.5)
         panels[0].set_ylim(len(shown) - 0.4, -0.6)
-        told = " ".join(f"{_label(row)}: AUROC {_percent(row, 'auroc')}, AUPRC {_percent(row, 'auprc')}."
-                        for row in shown)
+        told = " ".join(f"{_label(row)}: AUROC {wording.percent(row, 'auroc')}, "
+                        f"AUPRC {wording.percent(row, 'auprc')}." for row in shown)
         return inline(figure, name, "AUROC and AUPRC by arm and by where it was trained", told)
 
 
@@ -205,16 +206,3 @@ def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(
         pl.Series(f"{name}_p_holm", statistics.holm_by(readings, table[f"{name}_p"].to_list()), pl.Float64)
         for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED))
-
-
-def _percent(row: Mapping[str, Any], name: str) -> str:
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _gap(row: Mapping[str, Any], name: str) -> str:
-    if row[f"{name}_point"] is None:
-        return wording.NONE
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    p, holm = row[f"{name}_p"], row[f"{name}_p_holm"]
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.3f}, Holm {holm:.3f}".replace("-", "−")
