@@ -185,16 +185,11 @@ def _checked(parts: Mapping[tuple[str, float], Mapping[str, pl.DataFrame]]) -> p
     return first
 
 
-_Values = dict[str, tuple[float, metrics.Floats]]  # measure -> on all stays, on each resample (B,)
+def _measured(part: pl.DataFrame, column: str, drawn: statistics.Resamples) -> statistics.Measured:
+    return statistics.measured(MEASURED, part["label"].to_numpy(), part[column].to_numpy(), drawn)
 
 
-def _measured(part: pl.DataFrame, column: str, drawn: statistics.Resamples) -> _Values:
-    truth, risk = part["label"].to_numpy(), part[column].to_numpy()
-    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
-    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
-
-
-def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, base: _Values,
+def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, base: statistics.Measured,
          drawn: statistics.Resamples) -> dict[str, Any]:
     row: dict[str, Any] = dict(zip(("arm", "reading", "kind", "share"), place, strict=True))
     row |= {"n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),

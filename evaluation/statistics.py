@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from contracts.errors import DataError
-from evaluation.metrics import Floats, Ints, checked
+from evaluation.metrics import ON_ALL_STAYS, Floats, Ints, checked
 
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of W measured at once, so that a large test split needs no large memory
 Measure = Callable[[Ints, Floats, NDArray[Any]], Floats]
+Measured = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
 _PATIENCE = 1000  # redraws for each wanted resample before the test split is called too small
 
 
@@ -107,6 +108,11 @@ def measure(name: str, labels: ArrayLike, risks: ArrayLike, resamples: Resamples
         DataError: labels or risks that `metrics.checked` refuses, or of another length than the resamples.
     """
     return on_each(_MEASURES[name], labels, risks, resamples)
+
+
+def measured(names: Sequence[str], labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Measured:
+    """Several measures, each on all stays and on each resample. Arguments and errors as of `measure`."""
+    return {name: (ON_ALL_STAYS[name](labels, risks), measure(name, labels, risks, resamples)) for name in names}
 
 
 def on_each(function: Measure, labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Floats:

@@ -15,9 +15,9 @@ import polars as pl
 from contracts.errors import DataError
 from contracts.frames import VERDICTS
 from evaluation import metrics, statistics, wording
-from evaluation.metrics import Floats, Ints
 from evaluation.report import FEWEST
 from evaluation.risks import MODEL, REFERENCE, STATED, readings_of
+from evaluation.statistics import Measured
 from evaluation.svg import drawing, inline, series
 
 Trained = Literal["source", "target", "nothing"]
@@ -78,7 +78,7 @@ def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], boo
     truth = first["label"].cast(pl.Int64).to_numpy()
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
     drawn = statistics.resample(truth, bootstraps, seed, members)
-    found = {(line, reading): _measured(truth, part[column].to_numpy(), drawn)
+    found = {(line, reading): statistics.measured(MEASURED, truth, part[column].to_numpy(), drawn)
              for line, part in parts.items() for reading, column in readings_of(part).items()}
     rows = [{**_head(parts[line], line, reading, studies), **_spread(values), **_gaps(line, reading, found),
              "resamples": bootstraps, "redrawn": drawn.redrawn} for (line, reading), values in found.items()]
@@ -156,14 +156,6 @@ def _checked(parts: Mapping[Line, pl.DataFrame]) -> pl.DataFrame:
     return first
 
 
-_Values = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
-
-
-def _measured(truth: Ints, risk: Floats, drawn: statistics.Resamples) -> _Values:
-    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
-    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
-
-
 def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]) -> dict[str, Any]:
     study = {"source": studies[0], "target": studies[1], "nothing": "nothing"}[line.trained]
     return {"arm": line.arm, "trained": line.trained, "study": study, "reads": line.reads, "reading": reading,
@@ -171,12 +163,12 @@ def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]
             "parse_rate": metrics.parse_rate(part)}
 
 
-def _spread(values: _Values) -> dict[str, float]:
+def _spread(values: Measured) -> dict[str, float]:
     spreads = {name: statistics.summary(point, resampled) for name, (point, resampled) in values.items()}
     return {f"{name}_{what}": getattr(spread, what) for name, spread in spreads.items() for what in _WHAT}
 
 
-def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], _Values]) -> dict[str, float | None]:
+def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], Measured]) -> dict[str, float | None]:
     """Differences to the line as the target has it, and to the untrained arm in the same words."""
     others = {"target": _as_target(line, found), "base": _untrained(line, found)}
     values: dict[str, float | None] = {}
@@ -189,13 +181,13 @@ def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], _Values]) -
     return values
 
 
-def _as_target(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+def _as_target(line: Line, found: Mapping[tuple[Line, str], Measured]) -> Line | None:
     if line.reads in ("own words", "all features"):
         return None
     return next((one for one, _ in found if one.arm == line.arm and one.reads in ("own words", "all features")), None)
 
 
-def _untrained(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+def _untrained(line: Line, found: Mapping[tuple[Line, str], Measured]) -> Line | None:
     base = Line(REFERENCE, "nothing", line.reads)
     return base if line.trained != "nothing" and any(one == base for one, _ in found) else None
 
