@@ -14,11 +14,10 @@ import polars as pl
 from matplotlib.axes import Axes
 
 from contracts.errors import DataError
-from contracts.frames import VERDICTS
 from evaluation import metrics, pages, statistics, wording
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.report import FEWEST
-from evaluation.risks import readings_of
+from evaluation.risks import by_arm, readings_of, same_stays
 from evaluation.svg import drawing, inline, series
 
 MODELS = (EXPERT, LOGISTIC, BOOSTING)
@@ -81,7 +80,7 @@ def results(verdicts: Mapping[tuple[str, float], pl.DataFrame], bootstraps: int,
         ContractError: the verdicts break their contract.
         DataError: nothing to measure, arms judged other stays or labels, a kind lacks share 0, or a class is missing.
     """
-    parts = {place: _arms(VERDICTS.check(frame)) for place, frame in verdicts.items()}
+    parts = {place: by_arm(frame) for place, frame in verdicts.items()}
     first = _checked(parts)
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
     drawn = statistics.resample(first["label"].to_numpy(), bootstraps, seed, members)
@@ -161,25 +160,15 @@ def render(page: Page) -> str:
         redrawn=page.table["redrawn"][0])
 
 
-def _arms(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    return {str(name[0]): part.sort("stay_id") for name, part in verdicts.group_by("arm", maintain_order=True)}
-
-
 def _checked(parts: Mapping[tuple[str, float], Mapping[str, pl.DataFrame]]) -> pl.DataFrame:
     """Any arm's verdicts, once all are seen to be of the same arms, stays and labels, and each kind to have share 0."""
-    frames = [arms for arms in parts.values() if arms]
-    if not frames:
-        raise DataError("no verdicts", "at least one arm", "judge at least one arm")
-    first = next(iter(frames[0].values()))
+    first = same_stays([(f"{kind} with p = {share:g}: arm {arm!r}", part)
+                        for (kind, share), arms in parts.items() for arm, part in arms.items()])
+    wanted = next(set(arms) for arms in parts.values() if arms)
     for (kind, share), arms in parts.items():
-        if set(arms) != set(frames[0]):
-            raise DataError(f"{kind} with p = {share:g} has arms {sorted(arms)}", f"the same arms: {sorted(frames[0])}",
+        if set(arms) != wanted:
+            raise DataError(f"{kind} with p = {share:g} has arms {sorted(arms)}", f"the same arms: {sorted(wanted)}",
                             "judge all arms under each perturbation")
-        for arm, part in arms.items():
-            if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-                raise DataError(f"{kind} with p = {share:g}: arm {arm!r} judged {part.height} stays, others "
-                                f"{first.height}, or other labels", "all judge the same test stays",
-                                "judge again on one list of stays")
         if (kind, 0.0) not in parts:
             raise DataError(f"{kind} has no share 0", "each kind begins with the unperturbed stays", "add share 0")
     return first

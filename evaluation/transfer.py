@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import polars as pl
 
-from contracts.errors import DataError
 from contracts.frames import VERDICTS
 from evaluation import metrics, statistics, wording
 from evaluation.report import FEWEST
-from evaluation.risks import MODEL, REFERENCE, STATED, readings_of
+from evaluation.risks import MODEL, REFERENCE, STATED, readings_of, same_stays
 from evaluation.statistics import Measured
 from evaluation.svg import drawing, inline, series
 
@@ -74,7 +73,8 @@ def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], boo
         DataError: nothing to measure, lines judged other stays or labels, or a class is missing.
     """
     parts = {line: VERDICTS.check(frame).sort("stay_id") for line, frame in verdicts.items()}
-    first = _checked(parts)
+    first = same_stays([(f"{line.arm!r} trained on {line.trained}, {line.reads},", part)
+                        for line, part in parts.items()])
     truth = first["label"].cast(pl.Int64).to_numpy()
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
     drawn = statistics.resample(truth, bootstraps, seed, members)
@@ -141,19 +141,6 @@ def picture(table: pl.DataFrame, name: str = "transfer") -> str:
 def _label(row: Mapping[str, Any]) -> str:
     whose = "untrained" if row["trained"] == "nothing" else row["study"]
     return f"{row['arm']}: {whose}, {row['reads']}"
-
-
-def _checked(parts: Mapping[Line, pl.DataFrame]) -> pl.DataFrame:
-    """Any line's verdicts, once all are seen to be of the same stays and labels."""
-    if not parts:
-        raise DataError("no verdicts", "at least one line", "judge at least one arm")
-    one, first = next(iter(parts.items()))
-    for line, part in parts.items():
-        if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-            raise DataError(f"{line.arm!r} trained on {line.trained} judged {part.height} stays, {one.arm!r} "
-                            f"{first.height}, or other labels", "all judge the same test stays of the target",
-                            "judge again on one list of stays")
-    return first
 
 
 def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]) -> dict[str, Any]:
