@@ -36,13 +36,11 @@ class Prompts(Section):
         return self
 
 
-
 class Rewards(Section):
     """Rewards of both stages (method section 5)."""
 
     weight: Share = Field(0.6, description="lambda: weight of the outcome reward; 1 - lambda for the attention reward.")
     beta: float = Field(1.0, ge=0.0, le=100.0, description="Scale of the bonus Delta.")
-
 
 
 class Search(Section):
@@ -63,14 +61,12 @@ class Search(Section):
     stays: int | Literal["all"] = Field("all", description="Training stays searched: all, or a stratified sample.")
 
 
-
 class Lora(Section):
     """Low-rank adapter shared by both stages."""
 
     rank: int = Field(64, ge=1, le=512, description="r.")
     alpha: int = Field(32, ge=1, le=4096, description="alpha.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
-
 
 
 class Sft(Section):
@@ -81,7 +77,6 @@ class Sft(Section):
     batch_size: Positive = Field(4, description="Trajectories per device and step.")
     accumulation: Positive = Field(1, description="Steps accumulated to one optimiser step.")
     warmup: Share = Field(0.05, description="Share of steps that warm up.")
-
 
 
 class Grpo(Section):
@@ -154,7 +149,6 @@ class Grpo(Section):
         return self
 
 
-
 class Policy(Section):
     """The language model that is trained."""
 
@@ -164,7 +158,6 @@ class Policy(Section):
     lora: Lora = Lora()
     sft: Sft = Sft()
     grpo: Grpo = Grpo()
-
 
 
 class Serving(Section):
