@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -118,12 +118,24 @@ def render(bundle: ReportBundle) -> str:
     Raises:
         ContractError: verdicts or readings break their contract.
     """
-    VERDICTS.check(bundle.verdicts)
+    return _page(bundle, _pictures(bundle))
+
+
+def render_both(bundle: ReportBundle) -> tuple[str, str]:
+    """The page, and the same without case studies and search tree, for which the pictures are not drawn again.
+
+    Raises: as `render`.
+    """
+    without, pictures = replace(bundle, cases=(), quantiles=(), tree=None), _pictures(bundle)
+    return _page(bundle, pictures), _page(without, {**pictures, "tree": None})
+
+
+def _page(bundle: ReportBundle, pictures: Mapping[str, Markup | None]) -> str:
     filters = {"flat": flat, "plain": plain, "short": descent.short, "figures": search_tree.numbers}
     return pages.render(
         "report.html", filters, bundle=bundle, headers=tables.headers(bundle.table),
         groups=grouped(tables.cells(bundle.table)), headline=headline(bundle.table, bundle.reference),
-        readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
+        readings_rows=_both_readings(bundle.table), pictures=pictures,
         first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)), **_appraised(bundle),
         **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)), **_told(bundle),
         most_seeds=bundle.table["seeds"].max(),
@@ -228,6 +240,7 @@ def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
     """Every picture by name, None where its part is absent. SVG is drawn here, with its text escaped."""
+    VERDICTS.check(bundle.verdicts)
     curves = _curves(bundle.verdicts, "token_probability", _drawn(bundle.verdicts))
     steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
     drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
