@@ -36,13 +36,11 @@ class Prompts(Section):
         return self
 
 
-
 class Rewards(Section):
     """Rewards of both stages (method section 5)."""
 
     weight: Share = Field(0.6, description="lambda: weight of the outcome reward; 1 - lambda for the attention reward.")
     beta: float = Field(1.0, ge=0.0, le=100.0, description="Scale of the bonus Delta.")
-
 
 
 class Search(Section):
@@ -63,14 +61,12 @@ class Search(Section):
     stays: int | Literal["all"] = Field("all", description="Training stays searched: all, or a stratified sample.")
 
 
-
 class Lora(Section):
     """Low-rank adapter shared by both stages."""
 
     rank: int = Field(64, ge=1, le=512, description="r.")
     alpha: int = Field(32, ge=1, le=4096, description="alpha.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
-
 
 
 class Sft(Section):
@@ -84,7 +80,6 @@ class Sft(Section):
     answer_share: float | None = Field(None, gt=0.0, lt=1.0, description="Part of a trajectory's loss that the tokens "
                                        "of its stated probability carry; none: as many parts as they are tokens, a few "
                                        "of a hundred.")
-
 
 
 class Grpo(Section):
@@ -157,7 +152,6 @@ class Grpo(Section):
         return self
 
 
-
 class Policy(Section):
     """The language model that is trained."""
 
@@ -167,7 +161,6 @@ class Policy(Section):
     lora: Lora = Lora()
     sft: Sft = Sft()
     grpo: Grpo = Grpo()
-
 
 
 class Serving(Section):

@@ -18,7 +18,6 @@ class Synthetic(Section):
     strength: float = Field(3.0, gt=0.0, le=20.0, description="Scale of the planted hazard's logit.")
 
 
-
 class IcuStays(Section):
     """How ICU stays and their measurements are chosen."""
 
@@ -30,12 +29,10 @@ class IcuStays(Section):
     quarantine_limit: Share = Field(0.01, description="Largest share of a table's rows of interest set aside.")
 
 
-
 class MimicIv(IcuStays):
     """How stays and measurements are chosen from a MIMIC-IV extract."""
 
     allow_extra_columns: bool = Field(False, description="Pass over columns that no known version has.")
-
 
 
 class Meds(IcuStays):
@@ -43,7 +40,6 @@ class Meds(IcuStays):
 
     mapping: str = Field("mimic_iv", min_length=1, description="From codes to features and stays: `mimic_iv`, or a "
                                                                "YAML file.")
-
 
 
 class Cohort(Section):
@@ -80,7 +76,6 @@ class Cohort(Section):
         return self
 
 
-
 class Partitions(Section):
     """Who works on the parts of an extract, and where its parsed tables lie; the result is the same."""
 
@@ -91,7 +86,6 @@ class Partitions(Section):
     workers: int = Field(2, ge=1, le=1024, description="Processes of a cluster of this machine.")
     cache: str | None = Field(None, min_length=1, description="Folder or fsspec URL (s3://bucket/folder) of the parsed "
                                                               "tables, which all workers reach; none: the workspace.")
-
 
 
 class Expert(Section):

@@ -8,6 +8,7 @@ one self-contained HTML report.
   that need no language model.
 - `metrics` holds the measures, `statistics` the bootstrap, `tables` the results table, `paper_figures` the paper's.
 - `plots` draws, `case_study` picks and marks up patients, `search_tree` draws one patient's search, `radar` several
-  measures at once, `descent` what every figure was made from; `report` writes the page.
+  measures at once, `descent` what every figure was made from; `report` writes the page,
+  and `pages` turns the room's templates into HTML.
 - `study_facts` says the study in sentences, for `tripod` (reporting checklists) and `model_card`.
 """

@@ -173,7 +173,8 @@ def faithfulness(named: Mapping[str, Sequence[Sequence[str]]], found: Expected, 
         told += [{**rows[arm], "control": control, **_compared(own[arm], stays[arm], means[arm], drawn)}
                  for arm in naming]
     frame = pl.DataFrame(told, schema={name: kind for name, kind in SCHEMA.items() if name != "p_holm"})
-    return _in_order(_corrected(frame), list(named))
+    holm = statistics.holm_by(frame["control"].to_list(), frame["p"].to_list())
+    return _in_order(frame.with_columns(pl.Series("p_holm", holm, pl.Float64)), list(named))
 
 
 def _described(arm: str, held: Sets) -> dict[str, Any]:
@@ -201,16 +202,6 @@ def _compared(own: Floats, control: Floats, means: Floats, drawn: Resamples) -> 
     reached = int((means >= own.mean() - 1e-12).sum())
     return {"overlap": float(own.mean()), "control_overlap": float(control.mean()), "difference": float(gaps.mean()),
             "low": low, "high": high, "p": (1 + reached) / (1 + means.size)}
-
-
-def _corrected(frame: pl.DataFrame) -> pl.DataFrame:
-    """Holm's correction over the arms of each control."""
-    holm = np.full(frame.height, np.nan)
-    for control in (SWAPPED, FREQUENT, EVEN):
-        rows = np.flatnonzero((frame["control"] == control).fill_null(value=False).to_numpy())
-        if rows.size:
-            holm[rows] = statistics.holm(frame["p"].to_numpy()[rows])
-    return frame.with_columns(pl.Series("p_holm", holm).fill_nan(None))
 
 
 def _in_order(frame: pl.DataFrame, arms: Sequence[str]) -> pl.DataFrame:

@@ -5,6 +5,8 @@ AUROC, AUPRC (average precision, no interpolation) and Brier score are scikit-le
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +55,9 @@ def auprc(labels: ArrayLike, risks: ArrayLike) -> float:
 def brier(labels: ArrayLike, risks: ArrayLike) -> float:
     """Mean squared difference of risk and label, 0 is best. Raises DataError as `checked` does."""
     return float(brier_score_loss(*checked(labels, risks)))
+
+
+ON_ALL_STAYS: Mapping[str, Callable[[ArrayLike, ArrayLike], float]] = {"auroc": auroc, "auprc": auprc, "brier": brier}
 
 
 def parse_rate(verdicts: pl.DataFrame) -> float:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from contracts.frames import READINGS, VERDICTS
@@ -26,6 +24,7 @@ from evaluation import (
     descent,
     gain_plots,
     gain_wording,
+    pages,
     paper_figures,
     plots,
     power,
@@ -51,7 +50,6 @@ MOST_STAYS, MOST_TOKENS = 48, 20
 FEWEST = 10
 _SIMPLE = ((EXPERT, MODEL), (LOGISTIC, MODEL))
 _CELL = re.compile(r"(?P<main>\S+) (?P<interval>\[[^]]*\])(?: \((?P<spread>[^)]*)\))?(?:, (?P<p>p = .*))?")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -120,27 +118,33 @@ def render(bundle: ReportBundle) -> str:
     Raises:
         ContractError: verdicts or readings break their contract.
     """
-    VERDICTS.check(bundle.verdicts)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined, finalize=_printable)
-    environment.filters["flat"] = flat
-    environment.filters["plain"] = plain
-    environment.filters["short"] = descent.short
-    environment.filters["figures"] = search_tree.numbers
-    template = environment.get_template("report.html")
-    return template.render(bundle=bundle, headers=tables.headers(bundle.table),
-                           groups=grouped(tables.cells(bundle.table)),
-                           headline=headline(bundle.table, bundle.reference),
-                           readings_rows=_both_readings(bundle.table), pictures=_pictures(bundle),
-                           first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)),
-                           **_appraised(bundle), **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)),
-                           **_told(bundle), most_seeds=bundle.table["seeds"].max(),
-                           cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
-                           stage_grid=None if bundle.costs is None else cost.stages_grid(bundle.costs),
-                           resamples=bundle.table["resamples"][0],
-                           interval_resamples=bundle.table["interval_resamples"][0], redrawn=bundle.table["redrawn"][0],
-                           paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
-                           test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
+    return _page(bundle, _pictures(bundle))
+
+
+def render_both(bundle: ReportBundle) -> tuple[str, str]:
+    """The page, and the same without case studies and search tree, for which the pictures are not drawn again.
+
+    Raises: as `render`.
+    """
+    without, pictures = replace(bundle, cases=(), quantiles=(), tree=None), _pictures(bundle)
+    return _page(bundle, pictures), _page(without, {**pictures, "tree": None})
+
+
+def _page(bundle: ReportBundle, pictures: Mapping[str, Markup | None]) -> str:
+    filters = {"flat": flat, "plain": plain, "short": descent.short, "figures": search_tree.numbers}
+    return pages.render(
+        "report.html", filters, bundle=bundle, headers=tables.headers(bundle.table),
+        groups=grouped(tables.cells(bundle.table)), headline=headline(bundle.table, bundle.reference),
+        readings_rows=_both_readings(bundle.table), pictures=pictures,
+        first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)), **_appraised(bundle),
+        **gain_wording.for_page(bundle.gain, tables.main_arm(bundle.table)), **_told(bundle),
+        most_seeds=bundle.table["seeds"].max(),
+        cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
+        stage_grid=None if bundle.costs is None else cost.stages_grid(bundle.costs),
+        resamples=bundle.table["resamples"][0], interval_resamples=bundle.table["interval_resamples"][0],
+        redrawn=bundle.table["redrawn"][0],
+        paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
+        test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
 
 
 def headline(table: pl.DataFrame, reference: str) -> list[str]:
@@ -224,11 +228,6 @@ def plain(value: Any) -> str:
     return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _printable(value: Any) -> Any:
-    """Control characters, which no page may hold, as the replacement character."""
-    return _CONTROL.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
 def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
     """Each policy arm's stated reading beside its token reading."""
     pairs = []
@@ -241,6 +240,7 @@ def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
 
 def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
     """Every picture by name, None where its part is absent. SVG is drawn here, with its text escaped."""
+    VERDICTS.check(bundle.verdicts)
     curves = _curves(bundle.verdicts, "token_probability", _drawn(bundle.verdicts))
     steps = bundle.rl_steps if bundle.rl_steps is not None and bundle.rl_steps.height else None
     drawn = {"roc": plots.roc(curves), "pr": plots.precision_recall(curves),
@@ -253,8 +253,7 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
               "lineage": descent.draw(descent.condensed(bundle.provenance)) if bundle.provenance else None,
               "entropy": None if bundle.gain is None else gain_plots.entropy_and_uncertainty(
                   bundle.gain.uncertainty_curves, tables.main_arm(bundle.table))}
-    return {name: None if svg is None else Markup(_CONTROL.sub("\ufffd", svg))  # noqa: S704 - our own SVG
-            for name, svg in drawn.items()}
+    return {name: None if svg is None else pages.svg(svg) for name, svg in drawn.items()}
 
 
 def _told(bundle: ReportBundle) -> dict[str, Any]:

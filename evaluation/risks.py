@@ -5,7 +5,7 @@ In go verdicts of several arms, out come vectors in one order of the stays, so t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -52,17 +52,35 @@ def judged(verdicts: pl.DataFrame) -> Judged:
 
 def arms_of(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Verdicts of each arm, sorted by stay, in order of appearance. Raises as `judged` does."""
-    parts = {str(name[0]): part.sort("stay_id")
-             for name, part in VERDICTS.check(verdicts).group_by("arm", maintain_order=True)}
+    parts = by_arm(verdicts)
+    same_stays([(f"arm {arm!r}", part) for arm, part in parts.items()])
+    return parts
+
+
+def by_arm(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """As `arms_of`, whichever stays the arms judged. Raises ContractError: the verdicts break their contract."""
+    return {str(name[0]): part.sort("stay_id")
+            for name, part in VERDICTS.check(verdicts).group_by("arm", maintain_order=True)}
+
+
+def same_stays(parts: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame:
+    """The first of several verdicts, once all are seen to be of the same stays with the same labels.
+
+    Args:
+        parts: who judged, in words, and the verdicts, sorted by stay.
+
+    Raises:
+        DataError: no verdicts, or other stays or labels.
+    """
     if not parts:
         raise DataError("no verdicts", "at least one arm", "judge at least one arm")
-    first_name, first = next(iter(parts.items()))
-    for name, part in parts.items():
+    first_name, first = parts[0]
+    for name, part in parts:
         if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-            raise DataError(f"arm {name!r} judged {part.height} stays, arm {first_name!r} {first.height}, and they are "
-                            "not the same with the same labels", "all arms judge the same test stays",
+            raise DataError(f"{name} judged {part.height} stays, {first_name} {first.height}, and they are not the "
+                            "same with the same labels", "all arms judge the same test stays",
                             "judge the arms again on one list of stays")
-    return parts
+    return first
 
 
 def readings_of(part: pl.DataFrame) -> dict[str, str]:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from contracts.errors import DataError
-from contracts.frames import VERDICTS
-from evaluation import metrics, statistics, wording
+from evaluation import metrics, pages, statistics, wording
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
 from evaluation.report import FEWEST
-from evaluation.risks import readings_of
+from evaluation.risks import by_arm, readings_of, same_stays
 from evaluation.svg import drawing, inline, series
 
 MODELS = (EXPERT, LOGISTIC, BOOSTING)
@@ -84,7 +80,7 @@ def results(verdicts: Mapping[tuple[str, float], pl.DataFrame], bootstraps: int,
         ContractError: the verdicts break their contract.
         DataError: nothing to measure, arms judged other stays or labels, a kind lacks share 0, or a class is missing.
     """
-    parts = {place: _arms(VERDICTS.check(frame)) for place, frame in verdicts.items()}
+    parts = {place: by_arm(frame) for place, frame in verdicts.items()}
     first = _checked(parts)
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
     drawn = statistics.resample(first["label"].to_numpy(), bootstraps, seed, members)
@@ -103,7 +99,8 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
     """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
     return [[row["kind"], f"{row['share']:g}", row["arm"], row["reading"], str(row["n"]),
              "–" if row["reading"] == "model" else f"{100 * row['parse_rate']:.0f} %",
-             *(text for name in MEASURED for text in (_percent(row, name), _change(row, name)))]
+             *(text for name in MEASURED for text in (wording.percent(row, name),
+                                                      wording.points(row, f"{name}_change")))]
             for row in table.iter_rows(named=True)]
 
 
@@ -145,7 +142,7 @@ def headline(table: pl.DataFrame) -> list[str]:
     for kind in table["kind"].unique(maintain_order=True):
         part = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
         last = part.filter(pl.col("share") == part["share"].max())
-        told = "; ".join(f"{row['arm']} {100 * row['auroc_point']:.1f} % ({_change(row, 'auroc')})"
+        told = "; ".join(f"{row['arm']} {100 * row['auroc_point']:.1f} % ({wording.points(row, 'auroc_change')})"
                          for row in last.iter_rows(named=True))
         sentences.append(f"{kind.capitalize()}, p = {last['share'][0]:g}: AUROC {told}.")
     return sentences
@@ -153,51 +150,35 @@ def headline(table: pl.DataFrame) -> list[str]:
 
 def render(page: Page) -> str:
     """The page as HTML: nothing is fetched, no script, everything escaped."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
     kinds = page.table["kind"].unique(maintain_order=True).to_list()
-    pictures = [(kind, MEANING.get(kind, kind), Markup(curves(page.table, kind, f"curve-{kind}")))  # noqa: S704 - ours
-                for kind in kinds]
-    return environment.get_template("robustness.html").render(
-        page=page, pictures=pictures, headers=HEADERS, rows=cells(page.table), headline=headline(page.table),
+    pictures = [(kind, MEANING.get(kind, kind), pages.svg(curves(page.table, kind, f"curve-{kind}"))) for kind in kinds]
+    touched = [(kind, f"{share:g}", f"{count:.1f}") for kind, share, count in page.touched]
+    return pages.render(
+        "robustness.html", page=page, pictures=pictures, headers=HEADERS, rows=cells(page.table),
+        headline=headline(page.table), touched=touched, provenance=[list(one.values()) for one in page.provenance],
         stays=page.table["n"][0], positives=page.table["positives"][0], resamples=page.table["resamples"][0],
         redrawn=page.table["redrawn"][0])
 
 
-def _arms(verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    return {str(name[0]): part.sort("stay_id") for name, part in verdicts.group_by("arm", maintain_order=True)}
-
-
 def _checked(parts: Mapping[tuple[str, float], Mapping[str, pl.DataFrame]]) -> pl.DataFrame:
     """Any arm's verdicts, once all are seen to be of the same arms, stays and labels, and each kind to have share 0."""
-    frames = [arms for arms in parts.values() if arms]
-    if not frames:
-        raise DataError("no verdicts", "at least one arm", "judge at least one arm")
-    first = next(iter(frames[0].values()))
+    first = same_stays([(f"{kind} with p = {share:g}: arm {arm!r}", part)
+                        for (kind, share), arms in parts.items() for arm, part in arms.items()])
+    wanted = next(set(arms) for arms in parts.values() if arms)
     for (kind, share), arms in parts.items():
-        if set(arms) != set(frames[0]):
-            raise DataError(f"{kind} with p = {share:g} has arms {sorted(arms)}", f"the same arms: {sorted(frames[0])}",
+        if set(arms) != wanted:
+            raise DataError(f"{kind} with p = {share:g} has arms {sorted(arms)}", f"the same arms: {sorted(wanted)}",
                             "judge all arms under each perturbation")
-        for arm, part in arms.items():
-            if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-                raise DataError(f"{kind} with p = {share:g}: arm {arm!r} judged {part.height} stays, others "
-                                f"{first.height}, or other labels", "all judge the same test stays",
-                                "judge again on one list of stays")
         if (kind, 0.0) not in parts:
             raise DataError(f"{kind} has no share 0", "each kind begins with the unperturbed stays", "add share 0")
     return first
 
 
-_Values = dict[str, tuple[float, metrics.Floats]]  # measure -> on all stays, on each resample (B,)
+def _measured(part: pl.DataFrame, column: str, drawn: statistics.Resamples) -> statistics.Measured:
+    return statistics.measured(MEASURED, part["label"].to_numpy(), part[column].to_numpy(), drawn)
 
 
-def _measured(part: pl.DataFrame, column: str, drawn: statistics.Resamples) -> _Values:
-    truth, risk = part["label"].to_numpy(), part[column].to_numpy()
-    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
-    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
-
-
-def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, base: _Values,
+def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, base: statistics.Measured,
          drawn: statistics.Resamples) -> dict[str, Any]:
     row: dict[str, Any] = dict(zip(("arm", "reading", "kind", "share"), place, strict=True))
     row |= {"n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),
@@ -208,18 +189,6 @@ def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, ba
         row |= {f"{name}_{what}": getattr(spread, what) for what in _WHAT}
         row |= {f"{name}_change_{what}": getattr(gap, what) if place[3] > 0 else None for what in _WHAT}
     return row
-
-
-def _percent(row: Mapping[str, Any], name: str) -> str:
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _change(row: Mapping[str, Any], name: str) -> str:
-    if row[f"{name}_change_point"] is None:
-        return "–"
-    point, low, high = (100 * row[f"{name}_change_{what}"] for what in _WHAT)
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _curve(axes: Axes, part: pl.DataFrame, measure: str, number: int, label: str) -> None:

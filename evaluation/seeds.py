@@ -19,12 +19,11 @@ from evaluation.metrics import MEASURES, Floats, Ints
 from evaluation.risks import Judged, judged
 
 BY_SEED = {"arm": pl.String, "reading": pl.String, "seed": pl.Int64, **dict.fromkeys(MEASURES, pl.Float64)}
-_POINT = {"auroc": metrics.auroc, "auprc": metrics.auprc, "brier": metrics.brier}
 
 
 def measured(labels: Ints, risks: Floats) -> dict[str, float]:
     """Each of `MEASURES` on all stays."""
-    return {name: point(labels, risks) for name, point in _POINT.items()}
+    return {name: point(labels, risks) for name, point in metrics.ON_ALL_STAYS.items()}
 
 
 def drawn(trainings: int, resamples: int, seed: int) -> Ints:

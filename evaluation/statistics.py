@@ -7,7 +7,7 @@ over all B resamples are computed at once from W and one sort of the risks; they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from contracts.errors import DataError
-from evaluation.metrics import Floats, Ints, checked
+from evaluation.metrics import ON_ALL_STAYS, Floats, Ints, checked
 
 LEVEL = 0.95
 _BLOCK = 4_000_000  # cells of W measured at once, so that a large test split needs no large memory
 Measure = Callable[[Ints, Floats, NDArray[Any]], Floats]
+Measured = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
 _PATIENCE = 1000  # redraws for each wanted resample before the test split is called too small
 
 
@@ -109,6 +110,11 @@ def measure(name: str, labels: ArrayLike, risks: ArrayLike, resamples: Resamples
     return on_each(_MEASURES[name], labels, risks, resamples)
 
 
+def measured(names: Sequence[str], labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Measured:
+    """Several measures, each on all stays and on each resample. Arguments and errors as of `measure`."""
+    return {name: (ON_ALL_STAYS[name](labels, risks), measure(name, labels, risks, resamples)) for name in names}
+
+
 def on_each(function: Measure, labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Floats:
     """Any measure on each resample, (B, ...).
 
@@ -167,6 +173,22 @@ def holm(values: ArrayLike) -> Floats:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
     return corrected
+
+
+def holm_by(families: Sequence[Hashable], values: Sequence[float | None]) -> list[float | None]:
+    """`holm` within each family.
+
+    Args:
+        families: family of each p-value, (m,).
+        values: p-values, (m,); None where nothing was compared: it stays None and counts in no family.
+    """
+    rows: dict[Hashable, dict[int, float]] = {}
+    for place, (family, value) in enumerate(zip(families, values, strict=True)):
+        if value is not None:
+            rows.setdefault(family, {})[place] = value
+    corrected = {place: float(value) for family in rows.values()
+                 for place, value in zip(family, holm(list(family.values())), strict=True)}
+    return [corrected.get(place) for place in range(len(values))]
 
 
 def _by_risk(truth: Ints, risk: Floats, counts: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+
+from evaluation import pages
 
 HEADERS = ("Arm", "Risk", "Measure", "n", "Positive", "Before", "Now", "Difference [95 % interval]", "p")
 
@@ -51,10 +50,8 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML: nothing is fetched, no script, everything escaped."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.get_template("succession.html").render(
-        page=page, headers=HEADERS, cells=cells(page.rows), plot=Markup(page.love_plot))  # noqa: S704 - drawn by ours
+    return pages.render("succession.html", page=page, headers=HEADERS, cells=cells(page.rows),
+                        plot=pages.svg(page.love_plot))
 
 
 def cells(rows: pl.DataFrame) -> list[list[str]]:

@@ -145,15 +145,10 @@ def _gaps(found: _Measured, other: _Measured | None, intervals: int) -> dict[str
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     """Holm's correction over the arms, for each reading and measure."""
-    for name in COMPARED:
-        values: list[float | None] = [None] * table.height
-        for reading in table["reading"].unique():
-            rows = [number for number, row in enumerate(table.iter_rows(named=True))
-                    if row["reading"] == reading and row[f"{name}_gap_p"] is not None]
-            for number, value in zip(rows, statistics.holm(table[f"{name}_gap_p"].gather(rows)), strict=True):
-                values[number] = float(value)
-        table = table.with_columns(pl.Series(f"{name}_gap_p_holm", values, pl.Float64))
-    return table
+    readings = table["reading"].to_list()
+    return table.with_columns(
+        pl.Series(f"{name}_gap_p_holm", statistics.holm_by(readings, table[f"{name}_gap_p"].to_list()), pl.Float64)
+        for name in COMPARED)
 
 
 def _beside(arm: str, paper: Figures | None) -> dict[str, float | None]:
@@ -176,7 +171,7 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
                  _percent(row, "auroc"), _percent(row, "auprc"),
                  f"{row['brier_point']:.3f} [{row['brier_low']:.3f}, {row['brier_high']:.3f}] "
                  f"({row['brier_mean']:.3f} ± {row['brier_sd']:.3f}{_over_seeds(row['brier_seed_sd'], '.3f')})",
-                 _gap(row, "auroc"), _gap(row, "auprc")]
+                 wording.tested(row, "auroc_gap"), wording.tested(row, "auprc_gap")]
         if _has_paper(table):
             texts.append("–" if row["paper_auroc"] is None
                          else f"{100 * row['paper_auroc']:.2f} / {100 * row['paper_auprc']:.2f}")
@@ -211,20 +206,11 @@ def _has_paper(table: pl.DataFrame) -> bool:
 
 
 def _percent(row: Mapping[str, Any], name: str) -> str:
-    point, low, high, mean, sd = (100 * row[f"{name}_{what}"] for what in ("point", "low", "high", "mean", "sd"))
-    over = row[f"{name}_seed_sd"]
-    return (f"{point:.1f} [{low:.1f}, {high:.1f}] ({mean:.1f} ± {sd:.1f}"
-            f"{_over_seeds(None if over is None else 100 * over, '.1f')})")
+    mean, sd, over = (row[f"{name}_{what}"] for what in ("mean", "sd", "seed_sd"))
+    spread = _over_seeds(None if over is None else 100 * over, ".1f")
+    return f"{wording.percent(row, name)} ({100 * mean:.1f} ± {100 * sd:.1f}{spread})"
 
 
 def _over_seeds(spread: float | None, form: str) -> str:
     """Spread over several trainings, as the rest of a cell's bracket."""
     return "" if spread is None else f"; seeds ± {spread:{form}}"
-
-
-def _gap(row: Mapping[str, Any], name: str) -> str:
-    if row[f"{name}_gap_point"] is None:
-        return "–"
-    point, low, high = (100 * row[f"{name}_gap_{what}"] for what in ("point", "low", "high"))
-    return (f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {row[f'{name}_gap_p']:.3f}, "
-            f"Holm {row[f'{name}_gap_p_holm']:.3f}").replace("-", "−")

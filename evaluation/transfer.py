@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import polars as pl
 
-from contracts.errors import DataError
 from contracts.frames import VERDICTS
 from evaluation import metrics, statistics, wording
-from evaluation.metrics import Floats, Ints
 from evaluation.report import FEWEST
-from evaluation.risks import MODEL, REFERENCE, STATED, readings_of
+from evaluation.risks import MODEL, REFERENCE, STATED, readings_of, same_stays
+from evaluation.statistics import Measured
 from evaluation.svg import drawing, inline, series
 
 Trained = Literal["source", "target", "nothing"]
@@ -74,11 +73,12 @@ def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], boo
         DataError: nothing to measure, lines judged other stays or labels, or a class is missing.
     """
     parts = {line: VERDICTS.check(frame).sort("stay_id") for line, frame in verdicts.items()}
-    first = _checked(parts)
+    first = same_stays([(f"{line.arm!r} trained on {line.trained}, {line.reads},", part)
+                        for line, part in parts.items()])
     truth = first["label"].cast(pl.Int64).to_numpy()
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
     drawn = statistics.resample(truth, bootstraps, seed, members)
-    found = {(line, reading): _measured(truth, part[column].to_numpy(), drawn)
+    found = {(line, reading): statistics.measured(MEASURED, truth, part[column].to_numpy(), drawn)
              for line, part in parts.items() for reading, column in readings_of(part).items()}
     rows = [{**_head(parts[line], line, reading, studies), **_spread(values), **_gaps(line, reading, found),
              "resamples": bootstraps, "redrawn": drawn.redrawn} for (line, reading), values in found.items()]
@@ -89,8 +89,8 @@ def cells(table: pl.DataFrame) -> list[list[str]]:
     """The table as text, AUROC and AUPRC in percent with their 95 % intervals; columns `HEADERS`."""
     return [[row["arm"], row["study"], row["reads"], row["reading"], str(row["n"]),
              wording.NONE if row["reading"] == MODEL else f"{100 * row['parse_rate']:.0f} %",
-             *(_percent(row, name) for name in MEASURED),
-             *(_gap(row, f"{name}_{other}") for other in COMPARISONS for name in MEASURED)]
+             *(wording.percent(row, name) for name in MEASURED),
+             *(wording.tested(row, f"{name}_{other}") for other in COMPARISONS for name in MEASURED)]
             for row in table.iter_rows(named=True)]
 
 
@@ -107,10 +107,11 @@ def headline(table: pl.DataFrame) -> list[str]:
         f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The figures "
         "show that the experiment runs; they say nothing about how well an arm transfers."]
     for row in table.filter((pl.col("trained") == "source") & (pl.col("reading") != STATED)).iter_rows(named=True):
-        told = [f"minus trained there {_gap(row, 'auroc_target')}"] if row["auroc_target_point"] is not None else []
-        told += [f"minus untrained {_gap(row, 'auroc_base')}"] if row["auroc_base_point"] is not None else []
+        told = [f"minus {what} {wording.tested(row, name)}"
+                for what, name in (("trained there", "auroc_target"), ("untrained", "auroc_base"))
+                if row[f"{name}_point"] is not None]
         tail = f"; {'; '.join(told)}" if told else ""
-        sentences.append(f"{row['arm']}, trained on {row['study']}: AUROC {_percent(row, 'auroc')} %{tail}.")
+        sentences.append(f"{row['arm']}, trained on {row['study']}: AUROC {wording.percent(row, 'auroc')} %{tail}.")
     return sentences
 
 
@@ -132,35 +133,14 @@ def picture(table: pl.DataFrame, name: str = "transfer") -> str:
             axes.tick_params(axis="y", length=0)
         panels[0].set_yticks(range(len(shown)), [_label(row) for row in shown], fontsize=8.5)
         panels[0].set_ylim(len(shown) - 0.4, -0.6)
-        told = " ".join(f"{_label(row)}: AUROC {_percent(row, 'auroc')}, AUPRC {_percent(row, 'auprc')}."
-                        for row in shown)
+        told = " ".join(f"{_label(row)}: AUROC {wording.percent(row, 'auroc')}, "
+                        f"AUPRC {wording.percent(row, 'auprc')}." for row in shown)
         return inline(figure, name, "AUROC and AUPRC by arm and by where it was trained", told)
 
 
 def _label(row: Mapping[str, Any]) -> str:
     whose = "untrained" if row["trained"] == "nothing" else row["study"]
     return f"{row['arm']}: {whose}, {row['reads']}"
-
-
-def _checked(parts: Mapping[Line, pl.DataFrame]) -> pl.DataFrame:
-    """Any line's verdicts, once all are seen to be of the same stays and labels."""
-    if not parts:
-        raise DataError("no verdicts", "at least one line", "judge at least one arm")
-    one, first = next(iter(parts.items()))
-    for line, part in parts.items():
-        if not part.select("stay_id", "label").equals(first.select("stay_id", "label")):
-            raise DataError(f"{line.arm!r} trained on {line.trained} judged {part.height} stays, {one.arm!r} "
-                            f"{first.height}, or other labels", "all judge the same test stays of the target",
-                            "judge again on one list of stays")
-    return first
-
-
-_Values = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
-
-
-def _measured(truth: Ints, risk: Floats, drawn: statistics.Resamples) -> _Values:
-    whole = {"auroc": metrics.auroc(truth, risk), "auprc": metrics.auprc(truth, risk)}
-    return {name: (whole[name], statistics.measure(name, truth, risk, drawn)) for name in MEASURED}
 
 
 def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]) -> dict[str, Any]:
@@ -170,12 +150,12 @@ def _head(part: pl.DataFrame, line: Line, reading: str, studies: tuple[str, str]
             "parse_rate": metrics.parse_rate(part)}
 
 
-def _spread(values: _Values) -> dict[str, float]:
+def _spread(values: Measured) -> dict[str, float]:
     spreads = {name: statistics.summary(point, resampled) for name, (point, resampled) in values.items()}
     return {f"{name}_{what}": getattr(spread, what) for name, spread in spreads.items() for what in _WHAT}
 
 
-def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], _Values]) -> dict[str, float | None]:
+def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], Measured]) -> dict[str, float | None]:
     """Differences to the line as the target has it, and to the untrained arm in the same words."""
     others = {"target": _as_target(line, found), "base": _untrained(line, found)}
     values: dict[str, float | None] = {}
@@ -188,38 +168,20 @@ def _gaps(line: Line, reading: str, found: Mapping[tuple[Line, str], _Values]) -
     return values
 
 
-def _as_target(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+def _as_target(line: Line, found: Mapping[tuple[Line, str], Measured]) -> Line | None:
     if line.reads in ("own words", "all features"):
         return None
     return next((one for one, _ in found if one.arm == line.arm and one.reads in ("own words", "all features")), None)
 
 
-def _untrained(line: Line, found: Mapping[tuple[Line, str], _Values]) -> Line | None:
+def _untrained(line: Line, found: Mapping[tuple[Line, str], Measured]) -> Line | None:
     base = Line(REFERENCE, "nothing", line.reads)
     return base if line.trained != "nothing" and any(one == base for one, _ in found) else None
 
 
 def _corrected(table: pl.DataFrame) -> pl.DataFrame:
     """Holm's correction over the lines, for each reading, measure and comparison."""
-    for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED):
-        values: list[float | None] = [None] * table.height
-        for reading in table["reading"].unique():
-            rows = [number for number, row in enumerate(table.iter_rows(named=True))
-                    if row["reading"] == reading and row[f"{name}_p"] is not None]
-            for number, value in zip(rows, statistics.holm(table[f"{name}_p"].gather(rows)), strict=True):
-                values[number] = float(value)
-        table = table.with_columns(pl.Series(f"{name}_p_holm", values, pl.Float64))
-    return table
-
-
-def _percent(row: Mapping[str, Any], name: str) -> str:
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    return f"{point:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _gap(row: Mapping[str, Any], name: str) -> str:
-    if row[f"{name}_point"] is None:
-        return wording.NONE
-    point, low, high = (100 * row[f"{name}_{what}"] for what in _WHAT)
-    p, holm = row[f"{name}_p"], row[f"{name}_p_holm"]
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}], p = {p:.3f}, Holm {holm:.3f}".replace("-", "−")
+    readings = table["reading"].to_list()
+    return table.with_columns(
+        pl.Series(f"{name}_p_holm", statistics.holm_by(readings, table[f"{name}_p"].to_list()), pl.Float64)
+        for name in (f"{measure}_{other}" for other in COMPARISONS for measure in MEASURED))

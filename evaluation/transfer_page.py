@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
-from evaluation import transfer, wording
+from evaluation import pages, transfer, wording
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,10 @@ def markdown(page: Page) -> str:
 
 def render(page: Page) -> str:
     """The page as HTML: no script, everything escaped."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
-    drawn = Markup(transfer.picture(page.table))  # noqa: S704 - our own SVG
-    return environment.get_template("transfer.html").render(
-        page=page, picture=drawn, headers=transfer.HEADERS, rows=transfer.cells(page.table),
-        headline=transfer.headline(page.table), notes=notes(page), shared=shared_grid(page),
+    return pages.render(
+        "transfer.html", page=page, drawn=pages.svg(transfer.picture(page.table)), headers=transfer.HEADERS,
+        rows=transfer.cells(page.table), headline=transfer.headline(page.table), notes=notes(page),
+        shared=shared_grid(page),
         provenance=(list(page.provenance[0]) if page.provenance else [],
                     [list(one.values()) for one in page.provenance]),
         stays=page.table["n"][0], positives=page.table["positives"][0], resamples=page.table["resamples"][0],

@@ -1,7 +1,7 @@
 """The appraisal in words: its frames as rows of text and sentences, for the page and for Markdown.
 
 In go frames of `appraisal`, out come heads and cells, AUROC and AUPRC in percent or points, a dash for what is not
-there.
+there. A value with its interval is written here for every table of the room.
 """
 
 from __future__ import annotations
@@ -94,10 +94,36 @@ def markdown(grid: Grid) -> str:
     return "".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |\n" for line in lines)
 
 
+def percent(row: Mapping[str, Any], name: str) -> str:
+    """A share with its interval, in percent: columns NAME_point, NAME_low, NAME_high."""
+    return _shares(*(row[f"{name}_{what}"] for what in ("point", "low", "high")))
+
+
+def points(row: Mapping[str, Any], name: str) -> str:
+    """A difference with its interval, in points: columns as for `percent`; a dash where nothing was compared."""
+    if row[f"{name}_point"] is None:
+        return NONE
+    return _points(*(row[f"{name}_{what}"] for what in ("point", "low", "high")))
+
+
+def tested(row: Mapping[str, Any], name: str) -> str:
+    """`points`, and its p-values: columns NAME_p and NAME_p_holm."""
+    if row[f"{name}_point"] is None:
+        return NONE
+    return f"{points(row, name)}, p = {row[f'{name}_p']:.3f}, Holm {row[f'{name}_p_holm']:.3f}"
+
+
 def signed(row: Mapping[str, Any]) -> str:
-    """A difference with its interval, in points."""
-    point, low, high = (100 * row[name] for name in ("difference", "low", "high"))
-    return f"{point:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+    """A difference with its interval, in points: columns difference, low, high."""
+    return _points(row["difference"], row["low"], row["high"])
+
+
+def _shares(point: float, low: float, high: float) -> str:
+    return f"{100 * point:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _points(point: float, low: float, high: float) -> str:
+    return f"{100 * point:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
 
 
 def _method(row: Mapping[str, Any]) -> str:
@@ -128,4 +154,4 @@ def _share(row: Mapping[str, Any], name: str) -> str:
 def _auroc(row: Mapping[str, Any]) -> str:
     if row["auroc"] is None:
         return HIDDEN if row["hidden"] else NONE
-    return f"{100 * row['auroc']:.1f} [{100 * row['auroc_low']:.1f}, {100 * row['auroc_high']:.1f}]"
+    return _shares(row["auroc"], row["auroc_low"], row["auroc_high"])

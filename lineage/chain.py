@@ -31,6 +31,16 @@ def chain(store: Store, artifact: Artifact, verify: bool = False) -> Node:
     return _node(store, artifact, verify, {})
 
 
+def chains(store: Store, artifacts: Mapping[str, Artifact]) -> dict[str, Node]:
+    """The chain of each artifact, by its role: what several of them were made from is read once, and one object.
+
+    Raises:
+        ArtifactError: a link of a chain is missing.
+    """
+    known: dict[tuple[str, str], Node] = {}
+    return {role: _node(store, artifact, False, known) for role, artifact in artifacts.items()}
+
+
 def _node(store: Store, artifact: Artifact, verify: bool, known: dict[tuple[str, str], Node]) -> Node:
     place = (artifact.id, artifact.sha256)
     if place not in known:

@@ -23,9 +23,7 @@ ROOMS = ("contracts", "ehr", "prompts", "serving", "rewards", "search", "models"
 # How a stage is run, shown and recorded decides nothing about its result.
 FRAME = ("tasks.stage", "tasks.session", "tasks.display", "tasks.launch", "tasks.gpu", "tasks.meter", "tasks.why")
 # A module's data files belong to what it does.
-DATA = {"contracts.features": "catalogues/*.yaml", "evaluation.report": "report*.html",
-        "evaluation.robustness": "r*.html", "evaluation.tripod": "tripod_*.yaml",
-        "evaluation.succession_page": "*.html",
+DATA = {"contracts.features": "catalogues/*.yaml", "evaluation.pages": "*.html", "evaluation.tripod": "tripod_*.yaml",
         "ehr.sources.meds.mapping": "*.yaml", "ehr.sources.mimic_iv.items": "items.yaml",
         "ehr.sources.mimic_iv.phenotypes": "phenotypes.yaml"}
 

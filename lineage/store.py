@@ -208,7 +208,7 @@ class Store:
 
         Args:
             inputs: the artifacts it was made from.
-            facts: further JSON-ready entries of the manifest (sources, metrics, seconds, commit, tracking run).
+            facts: further JSON-ready entries of the manifest (sources, metrics, cost, commit, tracking run).
         """
         name, files = _name(kind, recipe.key), folder_digests(draft.out, skip=(MANIFEST,))
         artifact = Artifact(kind, name, f"artifacts/{kind}/{name}", content_digest(files), recipe.key)

@@ -44,8 +44,11 @@ def stages_before(store: Store, values: Mapping[str, Any]) -> Iterator[Stage]:
 
 
 def seconds_of(entry: Mapping[str, Any]) -> float:
-    """Wall seconds of a stage by its manifest; manifests from before stages were timed hold its last life alone."""
-    return float(entry["seconds"] if "seconds" in entry else entry["finished"] - entry["started"])
+    """Wall seconds of a stage by its manifest: part of its cost; older manifests hold them on their own, the oldest
+    only when the stage's last life began and ended."""
+    if "seconds" in entry:
+        return float(entry["seconds"])
+    return float(entry["cost"]["cost.seconds"] if "cost" in entry else entry["finished"] - entry["started"])
 
 
 def tokens_of(store: Store, artifact: Artifact, entry: Mapping[str, Any]) -> float | None:

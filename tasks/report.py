@@ -20,7 +20,7 @@ from evaluation import paper_figures, tables, tripod
 from evaluation.appraisal import Appraisal, appraise
 from evaluation.gain import Gain, gain
 from evaluation.radar import overlaps
-from evaluation.report import ReportBundle, headline, render
+from evaluation.report import ReportBundle, headline, render_both
 from evaluation.report_markdown import markdown
 from evaluation.seeds import by_seed
 from evaluation.study_facts import Known, facts
@@ -65,9 +65,8 @@ def report(work: Work) -> Made:
     bundle = replace(bundle, checklists=checklists(known))
     (work.out / "tripod.md").write_text(tripod.markdown(bundle.checklists, config.study.name), encoding="utf-8")
     report_parts.write_cards(config, bundle, known, work.out)
-    (work.out / "report.html").write_text(render(bundle), encoding="utf-8")
-    without = replace(bundle, cases=(), quantiles=(), tree=None)
-    (work.out / TO_SHARE).write_text(render(without), encoding="utf-8")
+    for name, page in zip(("report.html", TO_SHARE), render_both(bundle), strict=True):
+        (work.out / name).write_text(page, encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
     return Made(metrics=_metrics(table), summary=tables.markdown(table),
                 show=(TO_SHARE, "report.md", "tripod.md", "table.csv", "table.json",

@@ -19,7 +19,7 @@ from evaluation.report import ReportBundle, trails
 from evaluation.risks import FIRST, REFERENCE
 from evaluation.search_tree import SearchTree
 from evaluation.study_facts import Facts, hub_name
-from lineage.chain import chain
+from lineage.chain import chains
 from lineage.fingerprint import flatten, git_commit
 from prompts.mentions import MentionFinder
 from search.records import record_path
@@ -81,8 +81,7 @@ def tree(work: Work, patients: Sequence[Patient], mentions: MentionFinder) -> Se
 
 def links(work: Work) -> tuple[descent.Link, ...]:
     """All that the report is made from, back to the source files."""
-    chains = {role: chain(work.session.store, artifact) for role, artifact in work.artifacts.items()}
-    return descent.links(chains, git_commit(), work.run_id)
+    return descent.links(chains(work.session.store, work.artifacts), git_commit(), work.run_id)
 
 
 def write_cards(config: Config, bundle: ReportBundle, known: Facts, out: Path) -> None:

@@ -274,14 +274,15 @@ def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, 
         with Stopwatch(draft.scratch / SECONDS) as watch, Meter() as meter:
             made = make(Work(name, session, folders, inputs, draft.out, draft.scratch, run_id))
             spent = meter.cost()
-        cost = replace(spent, seconds=watch.seconds).metrics()  # those of former lives, if it was killed, included
+        # Seconds of former lives, if it was killed, included.
+        cost = replace(spent, seconds=round(watch.seconds, 3)).metrics()
         tracker.inputs(run_id, inputs, makers, made.sources)
         tracker.metrics(run_id, {**made.metrics, **cost})
         tracker.tag(run_id, "eag_rl.why", "; ".join(reasons)[:4000])
         artifact = session.store.commit(draft, recipe.stage, recipe, inputs, {
             "sources": dict(made.sources), "metrics": dict(made.metrics), "cost": cost, "commit": git_commit(),
-            "started": started, "seconds": round(watch.seconds, 3), "process": os.getpid(), "tracking_run": run_id,
-            "versions": versions(TRACKED), "study": session.config.study.name})
+            "started": started, "process": os.getpid(), "tracking_run": run_id, "versions": versions(TRACKED),
+            "study": session.config.study.name})
         folder = session.store.folder(artifact)
         tracker.output(run_id, artifact, folder, [MANIFEST, *made.show])
         if made.model:

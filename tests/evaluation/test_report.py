@@ -7,17 +7,18 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from markupsafe import Markup
 
 from configs.schema import Evaluation
 from contracts.patients import Patient
 from ehr.small_cells import hidden
-from evaluation import paper_figures, tables
+from evaluation import paper_figures, report, tables
 from evaluation.appraisal import appraise
 from evaluation.baselines import judge_expert
 from evaluation.case_study import Answer, CaseStudy, Segment
 from evaluation.descent import PAGE, Link
 from evaluation.gain import gain
-from evaluation.report import FEWEST, ReportBundle, flat, headline, render
+from evaluation.report import FEWEST, ReportBundle, flat, headline, render, render_both
 from evaluation.search_tree import SearchTree, TreeNode
 from evaluation.tripod import FILLED, Checklist, Item
 from prompts.mentions import Mention
@@ -173,6 +174,24 @@ def test_the_page_holds_every_arm_the_digests_and_the_limits(page: _Page, bundle
 
 def test_the_same_bundle_gives_the_same_bytes(bundle: ReportBundle, source: str) -> None:
     assert render(bundle) == source
+
+
+def test_the_page_with_patients_and_the_one_without_share_their_pictures_but_the_tree(
+        bundle: ReportBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def pictures(given: ReportBundle) -> dict[str, Markup | None]:
+        drawn.append(given)
+        names = ("roc", "pr", "rewards", "bounds", "attention", "forest", "uniform", "quantile", "decision", "radar",
+                 "lineage", "entropy")
+        return {**{name: Markup(f"<svg>{name}</svg>") for name in names},
+                "tree": None if given.tree is None else Markup("<svg>tree</svg>")}
+
+    monkeypatch.setattr(report, "_pictures", pictures)
+    page, without = render_both(bundle)
+    assert len(drawn) == 1 and page == render(bundle)
+    assert without == render(replace(bundle, cases=(), quantiles=(), tree=None))
+    assert "<svg>tree</svg>" in page and "<svg>tree</svg>" not in without and "<svg>roc</svg>" in without
 
 
 def test_absent_parts_are_named(bundle: ReportBundle) -> None:

@@ -111,6 +111,12 @@ def test_holms_correction_of_a_worked_example() -> None:
     assert statistics.holm([]).size == 0
 
 
+def test_holms_correction_stays_within_a_family_and_leaves_out_what_was_not_compared() -> None:
+    families, values = ["b", None, "a", "b", "a", "c"], [0.01, None, 0.04, 0.03, None, 0.2]
+    assert statistics.holm_by(families, values) == pytest.approx([0.02, None, 0.04, 0.03, None, 0.2])
+    assert statistics.holm_by([], []) == []
+
+
 def test_the_first_resamples_of_many_are_those_that_few_would_have_been() -> None:
     labels, _ = _judged(3, 40)
     many, few = (statistics.resample(labels, count, 5, [str(stay // 2) for stay in range(40)]) for count in (60, 10))

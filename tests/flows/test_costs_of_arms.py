@@ -20,7 +20,7 @@ from serving.client import Client
 from support.judged import stays_of, verdicts_of
 from support.openai_server import KEY, ScriptedServer
 from support.tiny_policy import tiny_policy
-from tasks.costs import costs_of, stages_before
+from tasks.costs import costs_of, seconds_of, stages_before
 from tasks.servers import stop_servers
 from tasks.session import Session
 from tasks.stage import Work
@@ -82,6 +82,12 @@ def test_an_artifact_from_before_stages_were_timed_has_the_seconds_of_its_last_l
     old = _made(store, "cohort", seconds=None)
     finished = store.manifest(old)["finished"]
     assert next(stages_before(store, old.to_json())).seconds == finished  # it was started at 0
+
+
+@pytest.mark.parametrize("entry", [{"cost": {"cost.seconds": 7.0}}, {"seconds": 7.0, "cost": {"cost.seconds": 7.1}},
+                                   {"seconds": 7.0}, {}])
+def test_manifests_of_every_age_tell_how_long_their_stage_took(entry: dict[str, Any]) -> None:
+    assert seconds_of({"started": 1.0, "finished": 8.0, **entry}) == 7.0
 
 
 def test_an_arms_cost_counts_a_stage_once_however_often_it_is_needed(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from support.openai_server import KEY, ScriptedServer
 from support.tiny_study import eag_rl, last_json, ran, tiny_study
+from tasks.costs import seconds_of
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1500)]
 
@@ -56,6 +57,6 @@ def test_a_second_seed_trains_once_more_and_shares_all_else(server: ScriptedServ
     assert all(row["seconds_per_patient"] > 0.0 and row["price_per_1000"] > 0.0 for row in cost.values())
     artifacts = tmp_path / "workspace" / "artifacts"
     manifests = [json.loads(manifest.read_text()) for manifest in artifacts.glob("*/*/manifest.json")]
-    assert manifests and all(0.0 <= one["seconds"] <= one["finished"] - one["started"] for one in manifests)
+    assert manifests and all(0.0 <= seconds_of(one) <= one["finished"] - one["started"] for one in manifests)
     again = last_json(eag_rl(*arguments, *more))
     assert ran(again) == set() and again["result"] == second["result"]

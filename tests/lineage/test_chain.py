@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ArtifactError
-from lineage.chain import altered, chain, check_sources, links, members, source_files
+from lineage.chain import altered, chain, chains, check_sources, links, members, source_files
 from lineage.prediction import prediction
 from support.small_store import ANSWER, EVIDENCE, STAYS, put, small_store
 
@@ -21,6 +21,17 @@ def test_a_whole_chain_has_nothing_altered_and_each_member_once(tmp_path: Path) 
     assert sorted(ids) == sorted(artifact.id for artifact in made.values()) and ids[-1] == made["report"].id
     assert (made["verdicts"].id, "adapter", made["rl"].id) in set(links(node))
     assert set(source_files(node)) == {"hospital.csv", "tiny/config.json"}
+
+
+def test_chains_of_several_artifacts_are_those_of_each_and_share_what_they_were_made_from(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, made = small_store(tmp_path)
+    alone = {role: chain(store, artifact) for role, artifact in made.items()}
+    read, manifest = [], store.manifest
+    monkeypatch.setattr(store, "manifest", lambda artifact: read.append(artifact.id) or manifest(artifact))
+    together = chains(store, made)
+    assert together == alone and sorted(read) == sorted({artifact.id for artifact in made.values()})
+    assert together["verdicts"]["inputs"]["adapter"] is together["rl"]
 
 
 def test_the_altered_artifact_is_named_and_no_other(tmp_path: Path) -> None:

@@ -95,3 +95,19 @@ def test_every_data_file_of_a_room_belongs_to_a_module() -> None:
     found = {path for room in fingerprint.ROOMS for suffix in ("yaml", "html", "json", "jinja")
              for path in (root / room).rglob(f"*.{suffix}")}
     assert found == owned
+
+
+@pytest.mark.parametrize("stage", ["report", "robustness", "transfer", "comparison"])
+def test_a_stage_that_writes_a_page_depends_on_the_templates(stage: str) -> None:
+    assert "evaluation.pages" in code_digests([f"tasks.{stage}"])
+
+
+def test_whoever_loads_templates_owns_every_template_beside_it() -> None:
+    """So that a page which includes a part, or imports from it, is made again when that part changes."""
+    root, loaders = Path(__file__).resolve().parents[2], []
+    for path in (path for room in fingerprint.ROOMS for path in (root / room).rglob("*.py")):
+        if "FileSystemLoader(" in path.read_text(encoding="utf-8"):
+            module = ".".join(path.relative_to(root).with_suffix("").parts)
+            assert set(fingerprint._data_files(module, path)) >= set(path.parent.glob("*.html")), module
+            loaders.append(module)
+    assert loaders == ["evaluation.pages"]
