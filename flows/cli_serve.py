@@ -19,9 +19,10 @@ def serve(config: ConfigName = "demo", overrides: Overrides = None, port: Port =
     wanted = [*(overrides or ()), *([] if port is None else [f"api.port={port}"])]
     prepare(config, wanted)
     from flows.opening import open_session
-    from tasks.champion import champion_of
+    from tasks.champion import held_champion
     from tasks.serve import serve as serve_champion
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
     session = open_session(config, wanted)
-    serve_champion(session, champion_of(session), lambda text: notes.print(text, soft_wrap=True, highlight=False))
+    with held_champion(session) as champion:
+        serve_champion(session, champion, lambda text: notes.print(text, soft_wrap=True, highlight=False))
