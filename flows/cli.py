@@ -18,6 +18,7 @@ from rich.table import Table
 
 from contracts.errors import ConfigError, EagRlError
 from flows import operate
+from flows.cli_champion import champion
 from flows.cli_lineage import register as register_lineage
 from flows.cli_options import AsJson, ConfigName, Overrides, console, notes
 from flows.cli_serve import serve
@@ -32,6 +33,7 @@ app.add_typer(config_app, name="config")
 app.registered_commands += operate.app.registered_commands
 register_lineage(app)
 app.command()(serve)
+app.command()(champion)
 
 
 def main() -> None:
