@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from contracts.errors import ConfigError, EagRlError
 from flows import operate
+from flows.cli_champion import champion
 from flows.cli_lineage import register as register_lineage
-from flows.cli_options import AsJson, ConfigName, Overrides, console
+from flows.cli_options import AsJson, ConfigName, Overrides, console, notes
 from flows.cli_serve import serve
 from flows.cli_transfer import transfer
 
@@ -33,6 +33,7 @@ app.add_typer(config_app, name="config")
 app.registered_commands += operate.app.registered_commands
 register_lineage(app)
 app.command()(serve)
+app.command()(champion)
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
         _print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; finished parts are kept, run the same command to go on")
+        notes.print("stopped; finished parts are kept, run the same command to go on")
         sys.exit(130)
 
 
@@ -55,11 +56,10 @@ def _stop(*_: object) -> None:
 def _print_error(error: EagRlError) -> None:
     if "--json" in sys.argv:
         print(json.dumps(error.as_dict()))
-    lines = Console(stderr=True)
     for word, text in ((f"{error.title} error", error.value), ("rule", error.rule), ("next step", error.next_step)):
         # Indented, so that no line of what was found can pass for one of ours.
         shown = escape(text).replace("\n", "\n    ")
-        lines.print(f"[bold]{word}:[/bold] {shown}", highlight=False, soft_wrap=True)
+        notes.print(f"[bold]{word}:[/bold] {shown}", highlight=False, soft_wrap=True)
 
 
 def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dict[str, Any]]:

@@ -120,7 +120,7 @@ def gc(keep: Annotated[list[str] | None, typer.Option(help="Study to keep; none 
        older_than: Annotated[float, typer.Option(min=0.0, metavar="DAYS", help="Only what is older.")] = 0.0,
        dry_run: Annotated[bool, typer.Option(help="Say what would be freed, and free nothing.")] = False,
        config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Free what no kept or running study and no champion needs: artifacts, scratch, caches, Prefect's results."""
+    """Free what no kept, running or serving study and no champion needs: artifacts, scratch, caches, results."""
     from flows.free_space import free_space
 
     freed = free_space(_session(config, overrides), keep, older_than, dry_run)
@@ -129,9 +129,9 @@ def gc(keep: Annotated[list[str] | None, typer.Option(help="Study to keep; none 
         return
     for kind, size in freed["by_kind"].items():
         console.print(f"{kind}: {freed['counts'][kind]}, {_size(size)}", highlight=False)
-    console.print(f"{'would free' if dry_run else 'freed'} {_size(freed['bytes'])}; kept studies: "
-                  f"{', '.join(freed['kept']) or 'none'}; running: {', '.join(freed['running']) or 'none'}",
-                  soft_wrap=True, highlight=False)
+    named = {name: ", ".join(freed[name]) or "none" for name in ("kept", "running", "answering")}
+    console.print(f"{'would free' if dry_run else 'freed'} {_size(freed['bytes'])}; kept studies: {named['kept']}; "
+                  f"running: {named['running']}; answering: {named['answering']}", soft_wrap=True, highlight=False)
 
 
 def _session(config: str, overrides: list[str] | None) -> Any:

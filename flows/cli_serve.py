@@ -6,24 +6,23 @@ import logging
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from flows.cli_options import ConfigName, Overrides, notes
+
+Port = Annotated[int | None, typer.Option(help="Port on 127.0.0.1; 0: a free one. Default: api.port.")]
 
 
-def serve(config: Annotated[str, typer.Option("--config", "-c", help="demo, tjh_small, .., or a YAML file.")] = "demo",
-          overrides: Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting, e.g. "
-                                                                                "api.samples=16.")] = None,
-          port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; 0: a free one. Default: api.port.")] = None
-          ) -> None:
+def serve(config: ConfigName = "demo", overrides: Overrides = None, port: Port = None) -> None:
     """Serve the study's champion over HTTP on this machine, with a page to try it, until Ctrl-C or SIGTERM."""
     from flows.environment import prepare
 
     wanted = [*(overrides or ()), *([] if port is None else [f"api.port={port}"])]
     prepare(config, wanted)
     from flows.opening import open_session
-    from tasks.champion import champion_of
+    from tasks.champion import held_champion
     from tasks.serve import serve as serve_champion
 
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    console = Console(stderr=True)
     session = open_session(config, wanted)
-    serve_champion(session, champion_of(session), lambda text: console.print(text, soft_wrap=True, highlight=False))
+    with held_champion(session) as champion:
+        serve_champion(session, champion, lambda text: notes.print(text, soft_wrap=True, highlight=False))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def free_space(session: Session, keep: Sequence[str] | None, older_than: float, dry_run: bool) -> dict[str, Any]:
-    """Removes what no kept study, champion or running study needs.
+    """Removes what no kept study, champion or running study needs, and nobody answers from.
 
     Args:
         keep: names of studies; none: all that the workspace knows, so that only what they no longer use is freed.
@@ -25,7 +25,8 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
         dry_run: remove nothing.
 
     Returns:
-        bytes, bytes `by_kind`, `counts` by kind, the studies `kept`, the studies `running`.
+        bytes, bytes `by_kind`, `counts` by kind, the studies `kept`, those `running`, and those whose champion is
+        `answering` (predict, serve).
 
     Raises:
         ConfigError: a study to keep is not in the workspace.
@@ -38,9 +39,10 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
     registry = _registry(session)
     with guarded(store.workspace):
         leases = running(store.workspace)
-        kept = sorted({*(keep or known), *(lease.study for lease in leases)})
+        busy = {lease.study for lease in leases if lease.makes}
+        kept = sorted({*(keep or known), *busy})
         stay = needed(store, kept, leases, registry.champions() if registry else ())
-        found = waste(store, stay, kept, older_than, idle=not leases)
+        found = waste(store, stay, kept, older_than, idle=not busy)
         gone = found if dry_run else [one for one in found if remove(store, one)]
     if registry:
         gone += _models(session, registry, {one.name for one in gone if one.kind == "artifact"}, dry_run)
@@ -48,7 +50,8 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
     for one in gone:
         totals[one.kind] += one.bytes
     return {"bytes": sum(totals.values()), "by_kind": dict(totals), "counts": dict(Counter(one.kind for one in gone)),
-            "kept": kept, "running": sorted({lease.study for lease in leases})}
+            "kept": kept, "running": sorted(busy),
+            "answering": sorted({lease.study for lease in leases if not lease.makes})}
 
 
 def _models(session: Session, registry: Registry, artifacts: set[str], dry_run: bool) -> list[Waste]:

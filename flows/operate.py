@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from flows.cli_options import AsJson, ConfigName, Overrides, console
 
 app = typer.Typer()
-console = Console()
-
-ConfigName = Annotated[str, typer.Option("--config", "-c", help="A shipped configuration, or a YAML file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", "-s", help="Dotted setting.")]
 WATCHED = "mimic_iv_mortality"
 
 
@@ -89,8 +86,7 @@ def deploy(config: ConfigName = "demo", overrides: Overrides = None,
 
 
 @app.command()
-def landing(config: ConfigName = WATCHED, overrides: Overrides = None,
-            as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False) -> None:
+def landing(config: ConfigName = WATCHED, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Print what was seen in the landing folder: of each extract what became of it, and why."""
     from configs.load import load
     from flows.printing import print_rows

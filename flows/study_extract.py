@@ -44,7 +44,7 @@ def study_extract(config: str = "mimic_iv_mortality", overrides: list[str] | Non
     settings = [*(overrides or ()), f"paths.data={json.dumps(place)}"]
     try:
         made = run_study(config, settings, until)
-        replaced, why, extra = _compared(open_session(config, settings), made, last, _champion(rows))
+        replaced, why, extra = _compared(open_session(config, settings), made, last, _champion(session, rows))
     except EagRlError as error:
         ledger.add(place, "failed", f"{error.value}; {error.next_step}", **facts)
         raise
@@ -88,10 +88,12 @@ def _policy(config: Config) -> str:
     return "" if arm.prepare or arm.train else {"rl": "rl", "trajectories": "sft"}.get(arm.adapter, "")
 
 
-def _champion(rows: list[dict[str, Any]]) -> dict[str, Artifact]:
-    """Artifacts of the study whose model is the champion; empty where there is none."""
-    crowned = [row for row in rows if row.get("champion")]
-    return taken(crowned[-1]["artifacts"]) if crowned else {}
+def _champion(session: Session, rows: list[dict[str, Any]]) -> dict[str, Artifact]:
+    """Artifacts of the study whose model is the champion, be it by hand; empty where there is none."""
+    crowned = session.tracker.registry.champion(session.config.study.name, "policy")
+    made = [row for row in rows if crowned and crowned.artifact in {one["id"] for one in row["artifacts"].values()}]
+    found = made or [row for row in rows if row.get("champion")]
+    return taken(found[-1]["artifacts"]) if found else {}
 
 
 def _made_before(session: Session) -> dict[str, Artifact]:

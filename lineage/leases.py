@@ -1,4 +1,5 @@
-"""What running studies use: each holds a lease, a locked file with the names of its artifacts, as long as it lives.
+"""What running studies, and who answers from a champion, use: each holds a lease, a locked file with the names of its
+artifacts, as long as it lives.
 
 The lock (flock) ends with the process, so a lease that nobody holds any more is stale and is removed when it is seen.
 `guarded` keeps the removal of artifacts and the taking of one apart: a study takes an artifact wholly before or wholly
@@ -22,30 +23,36 @@ from lineage.store import storage_errors, write_json
 
 @dataclass
 class Lease:
-    """The names (kind and recipe, as folders are called) that one running study uses or is about to make."""
+    """The names (kind and recipe, as folders are called) that one process uses or is about to make.
+
+    Attributes:
+        makes: a study runs, which also needs its ledger and caches; False: these artifacts are only read.
+    """
 
     study: str
     pid: int
     names: set[str] = field(default_factory=set)
+    makes: bool = True
     path: Path | None = None
 
-    def take(self, name: str) -> None:
-        """Adds a name; on disk when this returns."""
-        self.names.add(name)
+    def take(self, *names: str) -> None:
+        """Adds names; on disk when this returns."""
+        self.names.update(names)
         if self.path is not None:
-            write_json(self.path, {"study": self.study, "pid": self.pid, "names": sorted(self.names)})
+            write_json(self.path, {"study": self.study, "pid": self.pid, "names": sorted(self.names),
+                                   "makes": self.makes})
 
 
 @contextmanager
-def leased(workspace: Path, study: str) -> Iterator[Lease]:
+def leased(workspace: Path, study: str, makes: bool = True) -> Iterator[Lease]:
     """A lease for as long as the block lasts."""
     path = workspace / "leases" / f"{study}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
     with storage_errors(path):
         lock = FileLock(path.with_suffix(".lock"))
         with guarded(workspace):  # nobody may take the new lease for a stale one before it is locked
             lock.acquire()
-        lease = Lease(study, os.getpid(), path=path)
-        write_json(path, {"study": study, "pid": lease.pid, "names": []})
+        lease = Lease(study, os.getpid(), makes=makes, path=path)
+        lease.take()
     try:
         yield lease
     finally:
@@ -67,7 +74,7 @@ def guarded(workspace: Path) -> Iterator[None]:
 
 
 def running(workspace: Path) -> list[Lease]:
-    """The leases whose studies live; the stale ones are removed. Call it under `guarded`."""
+    """The leases whose processes live; the stale ones are removed. Call it under `guarded`."""
     found = []
     for locked in sorted((workspace / "leases").glob("*.lock")):
         path = locked.with_suffix(".json")
@@ -85,4 +92,4 @@ def _read(path: Path) -> Lease:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:  # it begins or ends at this moment
         return Lease(path.stem.rsplit("-", 2)[0], int(path.stem.rsplit("-", 2)[1]))
-    return Lease(str(values["study"]), int(values["pid"]), set(values["names"]))
+    return Lease(str(values["study"]), int(values["pid"]), set(values["names"]), bool(values.get("makes", True)))

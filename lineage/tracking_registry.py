@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,6 +20,7 @@ from lineage.artifact import Artifact
 
 CHAMPION = "champion"
 ROLES = {"expert": "expert", "rl": "policy"}
+_REASON, _SINCE = "eag_rl.champion", "eag_rl.champion.since"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Version:
     sha256: str
     run: str
     model: str
+
+
+@dataclass(frozen=True)
+class Crowned:
+    """A champion.
+
+    Attributes:
+        since: when it got the alias (ISO, UTC), "" where nobody wrote that down; reason: why.
+    """
+
+    version: Version
+    since: str
+    reason: str
 
 
 def model_name(study: str, role: str) -> str:
@@ -81,16 +96,24 @@ class Registry:
 
     def champion(self, study: str, role: str) -> Version | None:
         """The version that the alias `champion` names, None where nobody was crowned."""
+        found = self.crowned(study, role)
+        return found.version if found is not None else None
+
+    def crowned(self, study: str, role: str) -> Crowned | None:
+        """The champion with the words that it was crowned with, None where nobody was."""
         name = model_name(study, role)
         models = self._client.search_registered_models(f"name = '{name}'")
         number = models[0].aliases.get(CHAMPION) if models else None
-        return _version(self._client.get_model_version(name, str(number))) if number is not None else None
+        if number is None:
+            return None
+        found = self._client.get_model_version(name, str(number))
+        return Crowned(_version(found), found.tags.get(_SINCE, ""), found.tags.get(_REASON, ""))
 
     def crown(self, study: str, role: str, artifact: Artifact, reason: str) -> Version:
         """Gives the alias `champion` to the version of an artifact, which is made where there is none yet.
 
         Args:
-            reason: why, for the version's tags.
+            reason: why, for the version's tags, beside the time; that stays as it is where it is champion already.
 
         Raises:
             ArtifactError: no LoggedModel of the artifact is recorded here.
@@ -101,7 +124,11 @@ class Registry:
         if chosen is None:
             raise ArtifactError(f"{artifact.id} has no model in MLflow", "a trained model is logged when it is made",
                                 "remove that artifact's folder and run again")
-        self._client.set_model_version_tag(chosen.name, str(chosen.number), "eag_rl.champion", reason)
+        tags = {_REASON: reason}
+        if self.champion(study, role) != chosen:
+            tags[_SINCE] = datetime.now(UTC).isoformat(timespec="seconds")
+        for name, value in tags.items():
+            self._client.set_model_version_tag(chosen.name, str(chosen.number), name, value)
         self._client.set_registered_model_alias(chosen.name, CHAMPION, str(chosen.number))
         return chosen
 

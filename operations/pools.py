@@ -1,13 +1,16 @@
 """Work pools as this project wants them: Prefect's own template of a type, with defaults and mounts of `pools.yaml`.
 
 In: the type and Prefect's template (plain JSON). Out: the same template, changed; the one given is left as it is.
+Folders of the machine stand in `pools.yaml` as in docker/compose.yaml, `${NAME:-default}`, and mean the same.
 """
 
 from __future__ import annotations
 
 import copy
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from contracts.errors import ConfigError
 KINDS = ("process", "docker", "kubernetes")
 # Where the project lies inside its image (docker/).
 IN_IMAGE = "/app"
+_DOCKER = Path(__file__).resolve().parents[1] / "docker"
+_FOLDER = re.compile(r"^\$\{(\w+):-([^}]*)\}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,19 @@ def pool(kind: str) -> Pool:
     known = yaml.safe_load(Path(__file__).with_name("pools.yaml").read_text(encoding="utf-8"))
     if kind not in known:
         raise ConfigError(f"pool {kind!r}", f"one of: {', '.join(KINDS)}", "correct --pool")
-    return Pool(kind, **known[kind])
+    found = Pool(kind, **known[kind])
+    if "volumes" not in found.defaults:
+        return found
+    return replace(found, defaults={**found.defaults, "volumes": [_mount(one) for one in found.defaults["volumes"]]})
+
+
+def _mount(volume: str) -> str:
+    """A mount with its folder of this machine as a whole path; a default starts in docker/, as compose reads it."""
+    def folder(found: re.Match[str]) -> str:
+        named = os.environ.get(found[1])
+        return str(Path(named).resolve() if named else (_DOCKER / found[2]).resolve())
+
+    return _FOLDER.sub(folder, volume)
 
 
 def filled(wanted: Pool, template: Mapping[str, Any]) -> dict[str, Any]:

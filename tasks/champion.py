@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import ArtifactError
 from lineage.artifact import Artifact, content_digest
+from lineage.leases import guarded, leased
 from lineage.store import Store
 from tasks.session import Session
 
@@ -49,9 +51,22 @@ def champion_of(session: Session) -> Champion:
     Raises:
         ArtifactError: the study is not finished in this workspace, or the champion is no longer in it.
     """
-    crowned, store = session.tracker.registry.champion(session.config.study.name, "policy"), session.store
-    policy = store.latest(session.config.study.name, "rl") if crowned is None else store.resolve(crowned.artifact)
-    return champion_from(store, policy)
+    return champion_from(session.store, _policy(session))
+
+
+@contextmanager
+def held_champion(session: Session) -> Iterator[Champion]:
+    """The same, and a lease on it for as long as the block lasts: `eag-rl gc` frees nothing of it meanwhile.
+
+    Raises:
+        ArtifactError: as `champion_of`.
+    """
+    with leased(session.workspace, session.config.study.name, makes=False) as lease:
+        policy = _policy(session)  # asks MLflow, so not under the guard, where studies would wait for it
+        with guarded(session.workspace):
+            champion = champion_from(session.store, policy)
+            lease.take(*(artifact.id for artifact in champion.artifacts.values()))
+        yield champion
 
 
 def champion_from(store: Store, policy: Artifact) -> Champion:
@@ -74,6 +89,12 @@ def card_of(session: Session, champion: Champion) -> dict[str, Any]:
             "base_model": Path(str(base["name"])).name, "catalogue": meta["catalogue"],
             "outcome": session.config.cohort.outcome, "cohort_source": meta.get("source", ""), "style": STYLE,
             "artifacts": {role: {"id": one.id, "sha256": one.sha256} for role, one in champion.artifacts.items()}}
+
+
+def _policy(session: Session) -> Artifact:
+    study = session.config.study.name
+    crowned = session.tracker.registry.champion(study, "policy")
+    return session.store.latest(study, "rl") if crowned is None else session.store.resolve(crowned.artifact)
 
 
 def _input(store: Store, artifact: Artifact, role: str) -> Artifact:

@@ -18,7 +18,7 @@ from ehr.cohort import read
 from serving.adapters import AdapterShelf
 from serving.client import Client
 from serving.server import Server
-from tasks.champion import champion_of
+from tasks.champion import held_champion
 from tasks.forecast import Forecaster
 from tasks.servers import with_client
 from tasks.session import Session
@@ -83,10 +83,11 @@ def predict_patient(session: Session, patient: Mapping[str, Any]) -> dict[str, A
         DataError: the patient breaks a rule of contracts.submission.
         ArtifactError: the study is not finished in this workspace.
     """
-    forecaster = Forecaster(session, champion_of(session))
-    case = forecaster.case(submission(patient, forecaster.names, session.config.api.visits))
+    with held_champion(session) as champion:
+        forecaster = Forecaster(session, champion)
+        case = forecaster.case(submission(patient, forecaster.names, session.config.api.visits))
 
-    async def run(client: Client, shelf: AdapterShelf, _server: Server) -> dict[str, Any]:
-        return await forecaster.forecast(case, client.generate, await shelf.load(forecaster.adapter))
+        async def run(client: Client, shelf: AdapterShelf, _server: Server) -> dict[str, Any]:
+            return await forecaster.forecast(case, client.generate, await shelf.load(forecaster.adapter))
 
-    return with_client(session, forecaster.model, run)
+        return with_client(session, forecaster.model, run)

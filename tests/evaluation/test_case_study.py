@@ -1,23 +1,10 @@
-import re
-
 import polars as pl
 import pytest
 
 from contracts.errors import ContractError
 from contracts.patients import Patient
 from evaluation.case_study import choose, mark, study_cases
-from prompts.mentions import Mention
-from support.judged import stays_of, verdicts_of
-
-
-class _Finder:
-    """Finds the word Lactate; stands for the catalogue's finder."""
-
-    def find(self, text: str) -> list[Mention]:
-        return [Mention("Lactate", found.start(), found.end()) for found in re.finditer("lactate", text, re.IGNORECASE)]
-
-    def canonical_names(self, names: list[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.capitalize() for name in names))
+from support.judged import Finder, stays_of, verdicts_of
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +40,13 @@ def test_a_stay_stands_once_and_a_group_without_stays_is_left_out(verdicts: pl.D
 
 
 def test_without_quantiles_no_patient_is_shown(verdicts: pl.DataFrame) -> None:
-    assert study_cases(verdicts, ["stage1"], "decomposition", _patients(verdicts), _Finder(),  # type: ignore[arg-type]
+    assert study_cases(verdicts, ["stage1"], "decomposition", _patients(verdicts), Finder(),  # type: ignore[arg-type]
                        "mortality", 5, ()) == ()
 
 
 def test_arms_answer_for_the_same_stay_side_by_side(verdicts: pl.DataFrame) -> None:
     cases = study_cases(verdicts, ["stage1", "decomposition"], "decomposition", _patients(verdicts),
-                        _Finder(), "mortality", 5, (0.5,))  # type: ignore[arg-type]
+                        Finder(), "mortality", 5, (0.5,))  # type: ignore[arg-type]
     for case, (_, stay) in zip(cases, choose(verdicts, "stage1", (0.5,)), strict=True):
         rows = {row["arm"]: row for row in verdicts.filter(pl.col("stay_id") == stay).iter_rows(named=True)}
         assert [answer.arm for answer in case.answers] == ["stage1", "decomposition"]
@@ -70,7 +57,7 @@ def test_arms_answer_for_the_same_stay_side_by_side(verdicts: pl.DataFrame) -> N
 
 
 def test_the_overlap_is_the_jaccard_index_of_canonical_names(verdicts: pl.DataFrame) -> None:
-    case = study_cases(verdicts, ["stage1"], "decomposition", _patients(verdicts), _Finder(),  # type: ignore[arg-type]
+    case = study_cases(verdicts, ["stage1"], "decomposition", _patients(verdicts), Finder(),  # type: ignore[arg-type]
                        "mortality", 5, (0.5,))[0]
     assert case.answers[0].named == ("Lactate", "Noise") and case.answers[0].shared == ("Lactate",)
     assert case.answers[0].overlap == pytest.approx(1 / 3)
@@ -78,12 +65,12 @@ def test_the_overlap_is_the_jaccard_index_of_canonical_names(verdicts: pl.DataFr
 
 def test_a_stay_that_is_no_patient_is_refused(verdicts: pl.DataFrame) -> None:
     with pytest.raises(ContractError, match="not among 0 patients"):
-        study_cases(verdicts, ["stage1"], "decomposition", [], _Finder(), "mortality", 5, (0.5,))  # type: ignore[arg-type]
+        study_cases(verdicts, ["stage1"], "decomposition", [], Finder(), "mortality", 5, (0.5,))  # type: ignore[arg-type]
 
 
 def test_the_answer_is_cut_at_its_mentions_and_nothing_is_lost() -> None:
     text = "Lactate is up. <b>lactate</b>"
-    parts = mark(text, _Finder(), ["Lactate"])  # type: ignore[arg-type]
+    parts = mark(text, Finder(), ["Lactate"])  # type: ignore[arg-type]
     assert "".join(part.text for part in parts) == text
     assert [part.text for part in parts if part.kind == "expert"] == ["Lactate", "lactate"]
-    assert [part.kind for part in mark(text, _Finder(), [])] == ["other", "plain", "other", "plain"]  # type: ignore[arg-type]
+    assert [part.kind for part in mark(text, Finder(), [])] == ["other", "plain", "other", "plain"]  # type: ignore[arg-type]

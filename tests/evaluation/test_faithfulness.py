@@ -25,16 +25,9 @@ from evaluation.faithfulness import (
 )
 from evaluation.statistics import resample
 from rewards.attention import attention_reward
-from support.judged import readings_of, stays_of, verdicts_of
+from support.judged import Finder, readings_of, stays_of, verdicts_of
 
 NAMES = tuple("ABCDEFGHIJKL")
-
-
-class _Finder:
-    """Spells names in capitals; stands for the catalogue's finder."""
-
-    def canonical_names(self, names: list[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.upper() for name in names))
 
 
 def _patients(count: int = 90, seed: int = 0, train: int = 60) -> list[Patient]:
@@ -145,7 +138,7 @@ def test_the_jaccard_index_is_that_of_the_reward() -> None:
 def test_features_are_read_as_the_catalogue_spells_them_and_models_name_none() -> None:
     stays = stays_of(60)
     verdicts = pl.concat([verdicts_of("think", stays, 1.0), judge_expert(readings_of(stays), stays)])
-    named = named_by(verdicts, _Finder())  # type: ignore[arg-type]
+    named = named_by(verdicts, Finder(spell=str.upper))  # type: ignore[arg-type]
     assert list(named) == ["think"] and set(named["think"]) == {("LACTATE", "NOISE"), ()}
 
 

@@ -21,8 +21,7 @@ from evaluation.gain import gain
 from evaluation.report import FEWEST, ReportBundle, flat, headline, render, render_both
 from evaluation.search_tree import SearchTree, TreeNode
 from evaluation.tripod import FILLED, Checklist, Item
-from prompts.mentions import Mention
-from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
+from support.judged import POLICY_ARMS, Finder, readings_of, stays_of, verdicts_of
 
 HOSTILE = "</pre></details></main><script>alert(1)</script><img src=x onerror='alert(2)'>\x00{{ 7*7 }}"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -59,16 +58,6 @@ class _Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-class _Finder:
-    """Finds the word Lactate; stands for the catalogue's finder."""
-
-    def find(self, text: str) -> list[Mention]:
-        return [Mention("Lactate", found.start(), found.end()) for found in re.finditer("lactate", text, re.IGNORECASE)]
-
-    def canonical_names(self, names: list[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.capitalize() for name in names))
-
-
 @pytest.fixture(scope="module")
 def bundle() -> ReportBundle:
     stays = stays_of(120)
@@ -84,7 +73,7 @@ def bundle() -> ReportBundle:
         number % 2])) for number, (stay, split) in enumerate(stays.select("stay_id", "split").iter_rows())]
     rollouts = pl.DataFrame([{"stay_id": f"r{number}", "step": 0, "kept": True, "mention_entropy": number / 9 + sample,
                               "probability": (number + sample) / 60} for number in range(50) for sample in (0, 1)])
-    explained = gain(verdicts, patients, stays, _Finder(), Evaluation(interval_bootstraps=60), 1, 4,  # type: ignore
+    explained = gain(verdicts, patients, stays, Finder(), Evaluation(interval_bootstraps=60), 1, 4,  # type: ignore
                      rollouts)
     segments = (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
                 Segment(HOSTILE, "other", HOSTILE))

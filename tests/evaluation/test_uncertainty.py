@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import polars as pl
 import pytest
@@ -8,15 +6,7 @@ from scipy.stats import spearmanr
 from evaluation import uncertainty
 from evaluation.token_entropy import TOKENS
 from evaluation.uncertainty import ANSWERS, GROUPS, ROLLOUTS, clusters, correlations, curves, of_answers, of_rollouts
-from prompts.mentions import Mention
-from support.judged import stays_of, verdicts_of
-
-
-class _Finder:
-    """Finds the word "answer"; stands for the catalogue's finder."""
-
-    def find(self, text: str) -> list[Mention]:
-        return [Mention("Answer", *found.span()) for found in re.finditer("answer", text)]
+from support.judged import Finder, stays_of, verdicts_of
 
 
 def rollouts_of(stays: int = 30, together: float = 1.0, seed: int = 0) -> pl.DataFrame:
@@ -90,12 +80,12 @@ def test_the_entropy_of_a_risk_is_that_of_a_coin() -> None:
 
 def test_test_answers_count_where_they_can_be_read_and_name_a_feature() -> None:
     frame = answers_of()
-    points = of_answers(frame, _Finder())["stage1+2"]  # type: ignore[arg-type]
+    points = of_answers(frame, Finder("Answer"))["stage1+2"]  # type: ignore[arg-type]
     assert points.height == frame["parsed"].sum()
     row = correlations({}, {"stage1+2": points}, 100, 1).filter(uncertainty="token risk entropy").row(0, named=True)
     assert row["rho"] == pytest.approx(1.0) and row["entropy"] == "lower bound" and row["arm"] == "stage1+2"
     bare = frame.with_columns(token_entropies=pl.lit(None, dtype=TOKENS))
-    assert of_answers(bare, _Finder()) == {}  # type: ignore[arg-type]
+    assert of_answers(bare, Finder("Answer")) == {}  # type: ignore[arg-type]
 
 
 def test_few_stays_have_no_correlation_and_no_curve() -> None:
@@ -106,7 +96,7 @@ def test_few_stays_have_no_correlation_and_no_curve() -> None:
 
 def test_a_curve_has_five_equally_large_parts_and_names_no_stay() -> None:
     points = of_rollouts(rollouts_of(50))
-    curve = curves(points, of_answers(answers_of(), _Finder()), 5)  # type: ignore[arg-type]
+    curve = curves(points, of_answers(answers_of(), Finder("Answer")), 5)  # type: ignore[arg-type]
     assert curve.schema == pl.Schema(uncertainty.CURVE)
     for (source, _arm, _name), part in curve.group_by("source", "arm", "uncertainty"):
         assert part["part"].to_list() == [1, 2, 3, 4, 5] and part["entropy"].is_sorted()

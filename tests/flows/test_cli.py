@@ -19,7 +19,7 @@ def test_help_names_every_command() -> None:
     text = eag_rl("--help").stdout
     for name in ("run", "cohort", "expert", "trees", "policy", "report", "robustness", "transfer", "lineage", "predict",
                  "serve", "data", "config", "doctor", "up", "down", "deploy", "landing", "synthesize", "export",
-                 "import", "gc"):
+                 "import", "gc", "champion"):
         assert name in text
 
 

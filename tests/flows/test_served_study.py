@@ -23,6 +23,7 @@ from configs.schema import Api, Config, Paths, Study
 from contracts.errors import ArtifactError
 from contracts.submission import submission
 from ehr.cohort import read
+from flows.free_space import free_space
 from lineage.artifact import Artifact
 from lineage.store import Store
 from models.expert.batches import read_stays
@@ -32,8 +33,10 @@ from prompts.evidence import cases, chosen_features, render
 from serving import server
 from support.champion import champion_study, living, made
 from support.openai_server import KEY, Fault, ScriptedServer
+from support.small_store import put
 from tasks.champion import champion_from, champion_of
 from tasks.forecast import Forecaster, interval
+from tasks.predict import example_patient, predict_patient
 from tasks.serve import ServedStudy, generated
 from tasks.session import Session, session_of
 
@@ -115,6 +118,21 @@ async def test_the_server_is_asked_once_greedily_and_once_for_samples_through_th
     assert (point["n"], point["temperature"], point["logprobs"]) == (1, 0.0, 20)
     assert (samples["n"], samples["temperature"]) == (4, 1.1) and "logprobs" not in samples
     assert point["prompt"] == samples["prompt"] and point["model"] == samples["model"] != "base"
+
+
+def test_gc_frees_nothing_that_a_patient_is_asked_with(study: Path, scripted: ScriptedServer) -> None:
+    own, freed = session(study, f"serving.url={scripted.url}", "api.samples=0"), []
+    put(own.store, "cohort", {"meta.json": "{}"}, study="other")
+
+    def asked(body: dict[str, Any]) -> str | list[str]:
+        freed.append(free_space(session(study), ["other"], 0.0, dry_run=True))
+        return answer(body)
+
+    scripted.answer = asked
+    assert predict_patient(own, example_patient(own))["risk"] == 0.62
+    assert freed[-1]["answering"] == ["champion"] and "artifact" not in freed[-1]["counts"]
+    after = free_space(session(study), ["other"], 0.0, dry_run=True)
+    assert after["answering"] == [] and after["counts"]["artifact"] == 6
 
 
 async def test_without_samples_or_readable_answers_there_is_no_interval(study: Path, scripted: ScriptedServer) -> None:

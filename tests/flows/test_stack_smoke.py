@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import yaml
 from ehr.extracts.write import synthesize
 from serving.server import free_port
 from support.tiny_study import eag_rl
+from support.waiting import until
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1800)]
 _HOLD = "import sys; from tasks.gpu import LIMIT, Slot; slot = Slot(LIMIT); slot.take('test'); sys.stdin.read()"
@@ -67,15 +68,6 @@ class Stack:
             seen = f"{process.info['cmdline']} {(process.info['environ'] or {}).get('PREFECT_HOME', '')}"
             found += [seen] if str(self.workspace) in seen and process.pid != os.getpid() else []
         return found
-
-
-def until(what: Callable[[], bool], seconds: float) -> bool:
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if what():
-            return True
-        time.sleep(0.5)
-    return what()
 
 
 @pytest.fixture(scope="module")

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
 
-from support.openai_server import KEY, ScriptedServer
+from support.openai_server import ScriptedServer
+from support.risk_server import risk_server
 from support.tiny_study import eag_rl, last_json, ran, tiny_study
 from tasks.costs import seconds_of
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(1500)]
 
 
-def answer(body: dict[str, Any]) -> str:
-    """A risk that depends on prompt and adapter."""
-    digest = hashlib.sha256(json.dumps([body["model"], body["prompt"]]).encode()).digest()
-    return f"<Final answer> 0.{10 + digest[0] % 80} </Final answer>"
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer(answer) as scripted, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EAG_RL_API_KEY", KEY)
+    with risk_server() as scripted:
         yield scripted
 
 

@@ -14,6 +14,7 @@ WALL = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime",
 STAMPS = {
     "lineage/store.py": "when an artifact was finished",
     "lineage/tracking.py": "when MLflow got a metric",
+    "lineage/tracking_registry.py": "since when a model is the champion",
     "tasks/stage.py": "when a stage started",
     "tasks/report.py": "the date on the page",
     "tasks/robustness.py": "the date on the page",

@@ -44,6 +44,17 @@ def test_secrets_of_files_become_variables_and_other_files_stay_files(tmp_path: 
     assert "VLLM_API_KEY_FILE" not in answer.stdout
 
 
+def test_what_a_worker_of_prefect_asks_of_the_image_is_prefects_and_all_else_is_eag_rls(tmp_path: Path) -> None:
+    for name in ("prefect", "eag-rl"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    for arguments, said in ((["eag-rl", "prefect", "flow-run", "execute"], "prefect flow-run execute"),
+                            (["eag-rl", "run", "prefect"], "eag-rl run prefect"), (["eag-rl"], "eag-rl")):
+        answer = subprocess.run([DOCKER / "entrypoint", *arguments], capture_output=True, text=True, check=True,
+                                env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+        assert answer.stdout.strip() == said
+
+
 def test_a_missing_or_empty_secret_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for name in ("none", "empty"):

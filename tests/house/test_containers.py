@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from operations.pools import IN_IMAGE
 from operations.privacy import DEFAULTS, ENFORCED
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,25 @@ def test_what_holds_data_or_sees_patients_has_no_way_out() -> None:
     assert alone == set(SERVICES) - {"prefect", "mlflow", "serve"}
     assert all("/data:ro" in volume or "/models:ro" in volume or volume == "workspace:/app/.eag-rl"
                for name in ("worker", "vllm", "serve") for volume in SERVICES[name]["volumes"])
+
+
+def test_runs_of_the_docker_pool_find_what_the_worker_of_the_compose_file_finds() -> None:
+    pools = yaml.safe_load((ROOT / "operations" / "pools.yaml").read_text(encoding="utf-8"))
+    docker, kubernetes, worker = pools["docker"]["defaults"], pools["kubernetes"], SERVICES["worker"]
+    named = {name: (entry or {}).get("name", name) for name, entry in COMPOSE["volumes"].items()}
+    mounts = [volume.partition(":") for volume in worker["volumes"]]
+    assert docker["volumes"] == [f"{named.get(name, name)}:{place}" if name in named else volume
+                                 for volume, (name, _, place) in zip(worker["volumes"], mounts, strict=True)]
+    own = {name: value for name, value in environment(worker).items()
+           if not name.endswith("_FILE") and not name.startswith("PREFECT_WORKER_")}
+    assert docker["env"] == own and docker["image"] == worker["image"]
+    assert docker["networks"] == [COMPOSE["networks"][name]["name"] for name in worker["networks"]]
+    places = {mount["name"]: mount["mountPath"] for mount in kubernetes["container"]["volumeMounts"]}
+    env = kubernetes["defaults"]["env"]
+    assert places == {"workspace": env["EAG_RL_WORKSPACE"], "data": env["EAG_RL_DATA"]}
+    assert env == {name: own[name] for name in env} and kubernetes["defaults"]["image"] == docker["image"]
+    assert own["EAG_RL_WORKSPACE"] == f"{IN_IMAGE}/.eag-rl"
+    assert f'VOLUME ["{own["EAG_RL_WORKSPACE"]}"]' in (DOCKER / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_secrets_come_from_files_and_each_service_has_only_its_own() -> None:

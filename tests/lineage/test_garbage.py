@@ -68,6 +68,8 @@ def test_a_champion_and_what_a_running_study_holds_stay(shared: tuple[Store, dic
     held = needed(store, ["other"], [Lease("new", 1, {made["verdicts"].id, "sft-000000000000"})], ())
     assert {made[role].id for role in ("verdicts", "rl", "base", "patients", "cohort")} <= held
     assert needed(store, ["other"], [Lease("small", 1)], ()) >= {artifact.id for artifact in made.values()}
+    assert needed(store, ["other"], [Lease("small", 1, {made["base"].id}, makes=False)], ()) == {
+        made["base"].id, made["cohort"].id, other.id}
 
 
 def test_unfinished_work_stays_with_its_study_and_what_somebody_works_on_always(tmp_path: Path) -> None:

@@ -38,6 +38,6 @@ def test_a_running_study_shows_its_names_and_a_killed_one_is_forgotten(tmp_path:
 
 def test_a_lease_ends_with_its_block(tmp_path: Path) -> None:
     Store(tmp_path)
-    with leased(tmp_path, "day"), guarded(tmp_path):
-        assert [lease.study for lease in running(tmp_path)] == ["day"]
+    with leased(tmp_path, "day"), leased(tmp_path, "served", makes=False), guarded(tmp_path):
+        assert [(lease.study, lease.makes) for lease in running(tmp_path)] == [("day", True), ("served", False)]
     assert list((tmp_path / "leases").iterdir()) == []

@@ -39,6 +39,15 @@ def test_a_kubernetes_job_runs_unprivileged_with_both_volumes() -> None:
     assert container["image"] == "{{ image }}"
 
 
+def test_folders_of_the_machine_are_what_compose_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EAG_RL_MODELS", raising=False)
+    monkeypatch.setenv("EAG_RL_DATA", "records")
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[2]
+    assert pool("docker").defaults["volumes"] == [
+        "eag-rl-workspace:/app/.eag-rl", f"{tmp_path / 'records'}:/data:ro", f"{root / 'models-local'}:/models:ro"]
+
+
 def test_an_unknown_type_or_variable_is_refused() -> None:
     with pytest.raises(ConfigError, match="one of: process, docker, kubernetes"):
         pool("nomad")

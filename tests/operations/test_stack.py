@@ -6,8 +6,7 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from operations import stack
 from operations.keeper import healthy
 from operations.services import Service
 from serving.server import free_port
+from support.waiting import until
 
 SERVE = "import http.server, sys; http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), " \
         "http.server.SimpleHTTPRequestHandler).serve_forever()"
@@ -30,15 +30,6 @@ def page(name: str, port: int) -> Service:
 
 def sleeper(seconds: float = 600.0) -> Service:
     return Service("worker", [sys.executable, "-c", f"import time; time.sleep({seconds})"], dict(os.environ))
-
-
-def until(what: Callable[[], bool], seconds: float = 90.0) -> bool:
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
-        if what():
-            return True
-        time.sleep(0.2)
-    return what()
 
 
 def tree(pid: int) -> list[psutil.Process]:

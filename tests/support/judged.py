@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -11,9 +13,27 @@ import polars as pl
 
 from contracts.frames import READINGS, STAYS
 from evaluation.verdicts import SCHEMA
+from prompts.mentions import Mention
 
 FEATURES = ("Lactate", "Platelets", "Noise")
 POLICY_ARMS = {"vanilla": 0.6, "think": 0.8, "decomposition": 1.0, "stage1": 1.5, "stage1+2": 2.2}
+
+
+class Finder:
+    """Finds one word, however it is written; stands for the catalogue's finder.
+
+    Args:
+        spell: how the catalogue writes a name.
+    """
+
+    def __init__(self, word: str = "Lactate", spell: Callable[[str], str] = str.capitalize) -> None:
+        self._word, self._spell = word, spell
+
+    def find(self, text: str) -> list[Mention]:
+        return [Mention(self._word, *found.span()) for found in re.finditer(self._word, text, re.IGNORECASE)]
+
+    def canonical_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(self._spell, names)))
 
 
 def stays_of(count: int, seed: int = 0) -> pl.DataFrame:

@@ -18,6 +18,8 @@ from lineage.artifact import Artifact, file_digest
 from lineage.fingerprint import Recipe
 from lineage.store import Store
 
+Files = Mapping[str, bytes | str | pl.DataFrame]
+
 STAYS = ["stay-00001", "stay-00002"]
 EVIDENCE = "Lactate: 2.1 mmol/L on day 0, then 7.4 mmol/L on day 2 (rising quickly)"
 ANSWER = "The lactate rises within two days, which makes a fatal course much more likely."
@@ -25,20 +27,24 @@ SHARED = '<html><body><section id="results"><p>AUROC 81.2</p></section></body></
 PAGE = SHARED.replace("</body>", f'<section id="case"><pre>{EVIDENCE}</pre></section></body>')
 
 
-def put(store: Store, kind: str, files: Mapping[str, bytes | str | pl.DataFrame],
-        inputs: Mapping[str, Artifact] | None = None, variant: str = "", study: str = "small", label: str = "",
-        **facts: object) -> Artifact:
+def write_files(folder: Path, files: Files) -> None:
+    """Writes each under its name: a frame as parquet, a text as UTF-8."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, pl.DataFrame):
+            content.write_parquet(path)
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def put(store: Store, kind: str, files: Files, inputs: Mapping[str, Artifact] | None = None, variant: str = "",
+        study: str = "small", label: str = "", **facts: object) -> Artifact:
     """Commits an artifact with these files and remembers it as the study's latest."""
     made_of = Recipe(kind, {role: source.sha256 for role, source in (inputs or {}).items()},
                      {"variant": variant} if variant else {"files": sorted(files)}, {}, {})
     with store.drafting(kind, made_of.key, study) as draft:
-        for name, content in files.items():
-            path = draft.out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, pl.DataFrame):
-                content.write_parquet(path)
-            else:
-                path.write_bytes(content.encode() if isinstance(content, str) else content)
+        write_files(draft.out, files)
         artifact = store.commit(draft, kind, made_of, inputs or {}, {
             "sources": {}, "metrics": {}, "commit": "c" * 40, "study": study, "started": time.time(), **facts})
     store.remember(study, label or (f"{kind}-{variant}" if variant else kind), made_of)

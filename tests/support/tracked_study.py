@@ -20,10 +20,8 @@ from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe
 from lineage.store import Store
 from lineage.tracking import Tracker
-from support.small_store import ANSWER, EVIDENCE, PAGE, SHARED, STAYS
+from support.small_store import ANSWER, EVIDENCE, PAGE, SHARED, STAYS, Files, write_files
 from tasks import stage
-
-Files = Mapping[str, bytes | str | pl.DataFrame]
 
 
 def session(workspace: Path, name: str = "small") -> Any:
@@ -41,13 +39,7 @@ def make(own: Any, kind: str, files: Files, inputs: Mapping[str, Artifact] | Non
         with (own.workspace / f"made-{kind}").open("a") as log:
             log.write(f"{own.config.study.name}\n")
         time.sleep(seconds)
-        for name, content in files.items():
-            place = work.out / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, pl.DataFrame):
-                content.write_parquet(place)
-            else:
-                place.write_bytes(content.encode() if isinstance(content, str) else content)
+        write_files(work.out, files)
         own.tracker.metrics(work.run_id, {"loss": 0.5}, 1)
         own.tracker.metrics(work.run_id, {"loss": 0.25}, 2)
         return stage.Made(**made)
