@@ -17,8 +17,9 @@ def row(night: int, **facts: Any) -> dict[str, Any]:
 
 def champion(crowned: str | None, *rows: dict[str, Any]) -> list[str]:
     found = SimpleNamespace(artifact=crowned) if crowned else None
-    session: Any = SimpleNamespace(config=SimpleNamespace(study=SimpleNamespace(name="nightly")), tracker=SimpleNamespace(
-        registry=SimpleNamespace(champion=lambda _study, _role: found)))
+    registry = SimpleNamespace(champion=lambda _study, _role: found)
+    session: Any = SimpleNamespace(config=SimpleNamespace(study=SimpleNamespace(name="nightly")),
+                                   tracker=SimpleNamespace(registry=registry))
     return [artifact.id for artifact in _champion(session, list(rows)).values()]
 
 
