@@ -8,7 +8,7 @@ model or a file said is escaped by the template. A part that is absent is named 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -131,9 +131,8 @@ def render_both(bundle: ReportBundle) -> tuple[str, str]:
 
 
 def _page(bundle: ReportBundle, pictures: Mapping[str, Markup | None]) -> str:
-    filters = {"flat": flat, "plain": plain, "short": descent.short, "figures": search_tree.numbers}
     return pages.render(
-        "report.html", filters, bundle=bundle, headers=tables.headers(bundle.table),
+        "report.html", _FILTERS, bundle=bundle, headers=tables.headers(bundle.table),
         groups=grouped(tables.cells(bundle.table)), headline=headline(bundle.table, bundle.reference),
         readings_rows=_both_readings(bundle.table), pictures=pictures,
         first_visit=any(arm.endswith(FIRST) for arm in tables.policy_arms(bundle.table)), **_appraised(bundle),
@@ -226,6 +225,10 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_FILTERS: Mapping[str, Callable[..., Any]] = {"flat": flat, "plain": plain, "short": descent.short,
+                                              "figures": search_tree.numbers}
 
 
 def _both_readings(table: pl.DataFrame) -> list[dict[str, Any]]:
