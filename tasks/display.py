@@ -22,7 +22,6 @@ _EVERY_SECONDS = 5.0
 _LINE_SECONDS = 15.0
 
 
-
 class Advance(Protocol):
     """Shows that `done` of `total` are finished, with a short note (a metric)."""
 
