@@ -10,7 +10,7 @@ checkpoint.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from configs.schema import Policy
 from contracts.patients import patients_of
@@ -37,16 +36,19 @@ _METRICS = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "entropy": 
             "learning_rate": "learning_rate", "epoch": "epoch"}
 
 
-class WeightedCollator(DataCollatorForLanguageModeling):
-    """TRL's collator for rows that also hold a weight for each token: `weights` (B, L), 0 over padding."""
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """input_ids, labels, attention_mask (the parent's) and weights, each (B, L)."""
-        batch: dict[str, Any] = super().torch_call(examples)
+
+def with_weights(collate: Collate) -> Collate:
+    """A collator for rows that also hold a weight for each token: its batch and `weights` (B, L), 0 over padding."""
+    def collated(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(rows)
         weights = torch.zeros(batch["labels"].shape)
-        for row, example in enumerate(examples):
+        for row, example in enumerate(rows):
             weights[row, :len(example["weights"])] = torch.tensor(example["weights"])
         return {**batch, "weights": weights}
+
+    return collated
 
 
 class PrefixSFTTrainer(SFTTrainer):
@@ -90,8 +92,9 @@ def make_trainer(model: PeftModel, tokenizer: Any, examples: Sequence[Example], 
             len(examples), sft.batch_size * sft.accumulation), dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False)
     rows = Dataset.from_list([example.columns(sft.answer_share) for example in examples])
-    return PrefixSFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer,
-                            data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id))
+    trainer = PrefixSFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
+    trainer.data_collator = with_weights(trainer.data_collator)  # over TRL's, which finds a padding token
+    return trainer
 
 
 def fine_tune(values: Job) -> dict[str, Any]:

@@ -139,6 +139,20 @@ def test_the_loss_with_a_share_is_the_weighted_sum_of_log_probabilities(policy_j
     assert loss == pytest.approx(expected / tokens, rel=1e-4)
 
 
+def test_a_tokenizer_without_a_padding_token_trains_too(policy_job: Make) -> None:
+    values = policy_job(sft={"batch_size": 4})
+    section, folder = Policy.model_validate(values["section"]), Path(values["model"])
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    model, examples = new_adapter(load_base(folder, "float32"), section.lora), sft._examples(values)
+    trainer = sft.make_trainer(model, tokenizer, examples, section, Path(values["out"]), 1)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["weights"].shape == batch["labels"].shape
+    assert torch.isfinite(trainer.compute_loss(model, batch))
+
+
 def test_training_lowers_the_loss_and_writes_the_adapter(policy_job: Make) -> None:
     values = policy_job(sft={"epochs": 3, "lr": 1e-2})
     done = sft.fine_tune(values)
