@@ -136,13 +136,12 @@ def gc(keep: Annotated[list[str] | None, typer.Option(help="Study to keep; none 
 
 def _session(config: str, overrides: list[str] | None) -> Any:
     """The session of a configuration, without Prefect, which none of these commands needs."""
-    from configs.load import dump, load
-    from operations.privacy import harden_environment
+    from configs.load import dump
+    from flows.environment import reach
     from tasks.session import session_of
 
-    harden_environment()
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    return session_of(dump(load(config, overrides or ())))
+    return session_of(dump(reach(config, overrides or ())))
 
 
 def _size(count: float) -> str:

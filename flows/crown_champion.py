@@ -37,8 +37,8 @@ def crown_champion(session: Session, name: str, reason: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: the reason is empty or long.
-        ArtifactError: there is no such artifact, or it cannot be champion: it is of another kind, altered, without the
-            inputs that answering needs, or its model is not in MLflow.
+        ArtifactError: there is no such artifact, or it cannot be champion: it is of another kind or outcome, altered,
+            without the inputs that answering needs, or its model is not in MLflow.
     """
     reason = " ".join(reason.split())
     if not 0 < len(reason) <= LONGEST:
@@ -65,8 +65,14 @@ def _role(session: Session, artifact: Artifact) -> str:
     if altered := session.store.verify(artifact):
         raise ArtifactError(f"{artifact.id} was altered: {', '.join(altered[:3])}", "a champion is as it was made",
                             "run its study again, which makes it anew")
-    if role == ROLES["rl"]:
-        champion_from(session.store, artifact)
+    cohort = (champion_from(session.store, artifact).cohort if role == ROLES["rl"]
+              else Artifact.from_json(session.store.manifest(artifact)["inputs"]["cohort"]))
+    asked = session.config.cohort.outcome
+    learned = session.store.manifest(cohort)["recipe"]["settings"]["cohort.outcome"]
+    if learned != asked:
+        raise ArtifactError(f"{artifact.id} was trained to predict {learned}, the study is about {asked}",
+                            "a champion answers what its study asks", "name a model of this outcome, or the study of "
+                            f"that one: --set cohort.outcome={learned}")
     return role
 
 

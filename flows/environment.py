@@ -11,6 +11,7 @@ import httpx
 from filelock import FileLock
 
 from configs.load import load
+from configs.schema import Config
 from contracts.errors import ServerError
 from contracts.redaction import redact_logs
 from flows.prefect_server import OwnPrefect
@@ -20,16 +21,13 @@ from operations.stack import running
 
 
 def prepare(config: str, overrides: Sequence[str]) -> Path:
-    """Points Prefect and MLflow at the workspace of a configuration: at its stack, where that runs, else at its files;
-    what the user set stands. Returns the workspace."""
-    settings = load(config, overrides)
-    workspace = Path(settings.paths.workspace).resolve()
-    harden_environment()
-    stack = running(workspace)
-    if stack is not None and stack["state"] == "ready":
-        os.environ.setdefault("PREFECT_HOME", str(workspace / "prefect"))
-        for name, service, path in (("PREFECT_API_URL", "prefect", "/api"), ("MLFLOW_TRACKING_URI", "mlflow", "")):
-            os.environ.setdefault(name, stack["pages"][service] + path)
+    """Points Prefect and MLflow at the workspace of a configuration (see `reach`), and Prefect's home and logs with
+    them; what the user set stands. Returns the workspace.
+
+    Raises:
+        ConfigError, ServerError: of `reach`.
+    """
+    workspace = Path(reach(config, overrides).paths.workspace).resolve()
     check_exposure()
     redact_logs()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # children start in seconds, not minutes
@@ -46,6 +44,29 @@ def prepare(config: str, overrides: Sequence[str]) -> Path:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")  # its server may be away for about a minute
     os.environ.setdefault("TQDM_DISABLE", "1")  # tasks.display shows progress
     return workspace
+
+
+def reach(config: str, overrides: Sequence[str]) -> Config:
+    """Points Prefect and MLflow at the running stack of a configuration's workspace, where one runs; else studies are
+    recorded in the workspace's own files. What the user set stands.
+
+    Raises:
+        ConfigError: the configuration is not valid.
+        ServerError: the workspace's studies are recorded in a database of its own that only the stack's MLflow reaches.
+    """
+    settings = load(config, overrides)
+    workspace = Path(settings.paths.workspace).resolve()
+    harden_environment()
+    stack = running(workspace)
+    if stack is not None and stack["state"] == "ready":
+        os.environ.setdefault("PREFECT_HOME", str(workspace / "prefect"))
+        for name, service, path in (("PREFECT_API_URL", "prefect", "/api"), ("MLFLOW_TRACKING_URI", "mlflow", "")):
+            os.environ.setdefault(name, stack["pages"][service] + path)
+    elif settings.operations.mlflow_database and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise ServerError("operations.mlflow_database is set, and the stack of this workspace does not run",
+                          "runs and champions stand in that database, which MLflow's server reaches",
+                          "start it with `eag-rl up`, or name the server: MLFLOW_TRACKING_URI")
+    return settings
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def session(workspace: Path, name: str = "small") -> Any:
 
 
 def make(own: Any, kind: str, files: Files, inputs: Mapping[str, Artifact] | None = None, seconds: float = 0.0,
-         **made: Any) -> dict[str, Any]:
+         outcome: str = "mortality", **made: Any) -> dict[str, Any]:
     """Makes an artifact, or finds it; returns what the Prefect task of a stage would."""
     inputs = inputs or {}
 
@@ -44,7 +44,8 @@ def make(own: Any, kind: str, files: Files, inputs: Mapping[str, Artifact] | Non
         own.tracker.metrics(work.run_id, {"loss": 0.25}, 2)
         return stage.Made(**made)
 
-    recipe = Recipe(kind, {role: one.sha256 for role, one in inputs.items()}, {"paths.data": "x", "lr": 0.1}, {}, {})
+    settings = {"paths.data": "x", "lr": 0.1, "cohort.outcome": outcome}
+    recipe = Recipe(kind, {role: one.sha256 for role, one in inputs.items()}, settings, {}, {})
     values = stage._make(cast(Any, write), own, recipe, recipe.key, inputs, ["made for a test"])
     own.store.remember(own.config.study.name, kind, recipe)
     return values
