@@ -100,6 +100,8 @@ class Grpo(Section):
     entropy_clip: bool = Field(True, description="e(tau) on; off: the scalar clip_min bounds from above.")
     reward_weight: Share | None = Field(None, description="lambda of stage 2 alone (1: R_cls only, as in the baselines "
                                         "GRPO and DAPO, under the same stage 1); none: rewards.weight.")
+    reading: Literal["stated", "tokens"] = Field("stated", description="Which risk R_cls scores: the stated "
+                                                 "number, or its expectation under the policy's digit probabilities.")
     kl: float = Field(0.0, ge=0.0, le=10.0, description="Weight of the KL penalty to the stage-1 policy.")
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = Field("grpo", description="TRL loss_type; grpo = mean over the "
                                                                                "group of the mean over tokens.")

@@ -4,8 +4,7 @@ The room's item is the verdict (contract VERDICTS): one arm's risk for one stay.
 (`contracts.generation.Generate`), the cohort folder and the expert's readings; out come verdicts, a results table and
 one self-contained HTML report.
 
-- `verdicts` asks a policy arm, `token_risk` reads the risk from the tokens' distribution, `baselines` makes the arms
-  that need no language model.
+- `verdicts` asks a policy arm, `baselines` makes the arms that need no language model.
 - `metrics` holds the measures, `statistics` the bootstrap, `tables` the results table, `paper_figures` the paper's.
 - `plots` draws, `case_study` picks and marks up patients, `search_tree` draws one patient's search, `radar` several
   measures at once, `descent` what every figure was made from; `report` writes the page,

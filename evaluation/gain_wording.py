@@ -11,8 +11,8 @@ from evaluation.faithfulness import SWAPPED
 from evaluation.gain import Gain
 from evaluation.risks import TOKENS
 from evaluation.uncertainty import ANSWERS, ROLLOUTS
-from evaluation.verdicts import TOP_LOGPROBS
 from evaluation.wording import NONE, Grid, markdown
+from prompts.token_risk import TOP_LOGPROBS
 
 _LEVEL = 0.05
 _RISK_ENTROPY = {ROLLOUTS: "stated risk entropy", ANSWERS: "token risk entropy"}

@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 
 from contracts.generation import Generation
-from evaluation.token_risk import token_spans
 from prompts.mentions import Mention
+from prompts.token_risk import token_spans
 
 # Characters [start, end) of a token in the answer, and the bound there; one list for each answer.
 TOKENS = pl.List(pl.Struct({"start": pl.Int32, "end": pl.Int32, "entropy": pl.Float32}))

@@ -25,11 +25,10 @@ from contracts.frames import VERDICTS
 from contracts.generation import Generate, Generation, RenderChat
 from contracts.patients import Patient
 from evaluation.token_entropy import TOKENS, bounds, placed
-from evaluation.token_risk import token_probability
 from prompts import grammar, templates
+from prompts.token_risk import TOP_LOGPROBS, risk_of_tokens
 
 UNDECIDED = 0.5
-TOP_LOGPROBS = 20
 _RECORD = 2  # version of an answer's file
 _DIGIT = re.compile(r"[0-9]")
 
@@ -112,7 +111,7 @@ def verdict(arm: str, style: str, patient: Patient, answer: Generation, entropie
     stated, tokens, reading = UNDECIDED, UNDECIDED, "none"
     if parsed.probability is not None:
         stated = min(max(parsed.probability, 0.0), 1.0)
-        read = _from_tokens(answer, parsed)
+        read = risk_of_tokens(answer, parsed)
         tokens, reading = (stated, "stated") if read is None else (read, "tokens")
     return {"arm": arm, "stay_id": patient.stay_id, "label": patient.label, "text": answer.text,
             "parsed": parsed.probability is not None, "probability": stated, "token_probability": tokens,
@@ -120,14 +119,6 @@ def verdict(arm: str, style: str, patient: Patient, answer: Generation, entropie
             "completion_tokens": answer.completion_tokens, "well_formed": parsed.well_formed,
             "truncated": answer.finish_reason == "length", "reading": reading,
             "token_entropies": placed(answer, entropies)}
-
-
-def _from_tokens(answer: Generation, parsed: grammar.Parsed) -> float | None:
-    """The risk from the tokens, None unless the number is the risk as it stands ("85 %" and "0.85 %" are not)."""
-    span = parsed.probability_span
-    if span is None or float(answer.text[span[0]:span[1]]) != parsed.probability:
-        return None
-    return token_probability(answer, span)
 
 
 def _check(patients: Sequence[Patient]) -> None:

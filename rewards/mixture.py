@@ -47,7 +47,8 @@ class Scorer:
     def __init__(self, mentions: MentionFinder, section: Rewards) -> None:
         self._mentions, self._section = mentions, section
 
-    def score(self, text: str, label: int, expert_features: Iterable[str], style: str = "decomposition") -> Score:
+    def score(self, text: str, label: int, expert_features: Iterable[str], style: str = "decomposition",
+              read: float | None = None) -> Score:
         """Scores one answer. Without a readable probability R_cls = log 0.01 and R_att = 0, whatever it names.
 
         Args:
@@ -55,6 +56,7 @@ class Scorer:
             label: y, 0 or 1.
             expert_features: C_exp, canonical names.
             style: one of `prompts.templates.STYLES`.
+            read: the risk of a readable answer, read in another way than by its stated number; None: that number.
 
         Raises:
             ContractError: the label is neither 0 nor 1.
@@ -62,7 +64,8 @@ class Scorer:
         answer = parse(text, style)
         parsed = answer.probability is not None
         features = self._mentions.canonical_names(answer.features)
-        outcome = outcome_reward(answer.probability, label, self._section.beta)
+        risk = answer.probability if read is None or not parsed else read
+        outcome = outcome_reward(risk, label, self._section.beta)
         attention = attention_reward(features, expert_features) if parsed else 0.0
         return Score(total=total_reward(outcome, attention, self._section.weight), outcome=outcome,
                      attention=attention, parsed=parsed, probability=answer.probability, features=features,

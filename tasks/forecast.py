@@ -27,10 +27,11 @@ from ehr.aggregate import window
 from ehr.cohort import Cohort, read
 from ehr.impute import carried_forward
 from evaluation.case_study import mark
-from evaluation.verdicts import TOP_LOGPROBS, verdict
+from evaluation.verdicts import verdict
 from prompts.evidence import cases, chosen_features, render
 from prompts.mentions import MentionFinder
 from prompts.templates import messages
+from prompts.token_risk import TOP_LOGPROBS
 from tasks.base import model_folder
 from tasks.champion import STYLE, Champion
 from tasks.people import renderer_of

@@ -13,9 +13,22 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-Completion = tuple[int, ...]
 # Rewards closer than this are equal: TRL holds them in float32, and its advantage divides by their deviation + 1e-4.
 SAME_REWARD = 1e-6
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled.
+
+    Attributes:
+        ids: token ids, the end token included where there is one.
+        risk: the answer's risk by token probability (`prompts.token_risk`); None where it was not asked for, or the
+            tokens do not tell it.
+    """
+
+    ids: tuple[int, ...]
+    risk: float | None = None
 
 
 @dataclass(frozen=True)

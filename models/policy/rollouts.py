@@ -24,9 +24,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from configs.schema import Grpo, Serving
 from contracts.errors import ServerError
+from contracts.generation import Generation
 from models.policy.adapter import adapter_digest, save_adapter
-from models.policy.examples import Task
+from models.policy.examples import STYLE, Task
 from models.policy.resampling import Completion, Filled, Group, Resampling, fill, replacements
+from models.policy.spelling import Speller
+from prompts.grammar import parse
+from prompts.token_risk import TOP_LOGPROBS, risk_of_tokens
 from serving.adapters import AdapterShelf
 from serving.client import Client
 
@@ -68,7 +72,8 @@ class RolloutFunc:
         self._kept, self._resampling = kept, resampling
 
     def __call__(self, prompts: Sequence[str], trainer: GRPOTrainer) -> dict[str, Any]:
-        """Returns prompt_ids, completion_ids and stay_id, whose they are after resampling (a column for the rewards).
+        """Returns prompt_ids, completion_ids, and columns for the rewards: stay_id, whose they are after resampling,
+        and risk, by token probability.
 
         Log-probabilities are the trainer's own (None here).
         """
@@ -88,10 +93,10 @@ class RolloutFunc:
 
         batch = self._filled(generate(prompts, 0), generate, step)
         self._tidy(adapter)
-        rows = [(group.stay_id, ids) for group in batch.kept for ids in group.completions]
+        rows = [(group.stay_id, one) for group in batch.kept for one in group.completions]
         return {"prompt_ids": [list(self._tasks[stay_id].prompt_ids) for stay_id, _ in rows],
-                "completion_ids": [list(ids) for _, ids in rows], "logprobs": None,
-                "stay_id": [stay_id for stay_id, _ in rows]}
+                "completion_ids": [list(one.ids) for _, one in rows], "logprobs": None,
+                "stay_id": [stay_id for stay_id, _ in rows], "risk": [one.risk for _, one in rows]}
 
     def _filled(self, first: list[Group], generate: Callable[[Sequence[str], int], list[Group]], step: int) -> Filled:
         """The batch after dynamic sampling."""
@@ -107,7 +112,7 @@ class RolloutFunc:
 
     def _groups(self, requests: Sequence[Request], completions: Sequence[Completion], number: int) -> list[Group]:
         rows = zip((request.task.stay_id for request in requests), completions, strict=True)
-        return [Group(stay_id, tuple(ids or (self._end,) for _, ids in group), number)
+        return [Group(stay_id, tuple(one if one.ids else Completion((self._end,)) for _, one in group), number)
                 for stay_id, group in groupby(rows, key=lambda row: row[0])]
 
     def _requests(self, prompts: Sequence[str], step: int) -> list[Request]:
@@ -129,12 +134,13 @@ class TransformersEngine:
     """Generates in this process, the prompts of one batch left-padded.
 
     Args:
-        section: temperature and longest completion. tokenizer: its end and padding tokens.
+        section: temperature, longest completion and reading. tokenizer: its end and padding tokens.
         rows: completions generated at once.
     """
 
     def __init__(self, section: Grpo, tokenizer: ChatTokenizer, rows: int) -> None:
         self._section, self._tokenizer, self._rows = section, tokenizer, rows
+        self._speller = Speller(tokenizer)
 
     def __call__(self, model: PeftModel, adapter: Path, requests: Sequence[Request]) -> list[Completion]:  # noqa: ARG002
         """Completions of the model as it is in memory; `adapter` is its copy on disk."""
@@ -142,8 +148,8 @@ class TransformersEngine:
         model.eval()
         try:
             with torch.random.fork_rng():
-                return [ids for start in range(0, len(requests), self._rows)
-                        for ids in self._generate(model, requests[start:start + self._rows])]
+                return [one for start in range(0, len(requests), self._rows)
+                        for one in self._generate(model, requests[start:start + self._rows])]
         finally:
             model.train(training)
 
@@ -156,10 +162,28 @@ class TransformersEngine:
         rows = [torch.tensor(request.task.prompt_ids, device=model.device) for request in requests]
         ids = pad_sequence(rows, batch_first=True, padding_value=self._tokenizer.pad_id, padding_side="left")
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side="left")
+        by_tokens = self._section.reading == "tokens"
         out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, top_p=1.0,
                              temperature=self._section.temperature, max_new_tokens=self._section.completion_tokens,
-                             eos_token_id=self._tokenizer.eos_id, pad_token_id=self._tokenizer.pad_id)
-        return [up_to_end(row, self._tokenizer.eos_id) for row in out[:, ids.shape[1]:].tolist()]
+                             eos_token_id=self._tokenizer.eos_id, pad_token_id=self._tokenizer.pad_id,
+                             return_dict_in_generate=True, output_logits=by_tokens)
+        found = [up_to_end(row, self._tokenizer.eos_id) for row in out.sequences[:, ids.shape[1]:].tolist()]
+        if not by_tokens:
+            return [Completion(one) for one in found]
+        likeliest = [step.float().log_softmax(dim=-1).topk(TOP_LOGPROBS) for step in out.logits]  # L of (B, 20)
+        return [Completion(one, _risk(one, [(top.values[row].tolist(), top.indices[row].tolist())
+                                            for top in likeliest[:len(one)]], self._speller))
+                for row, one in enumerate(found)]
+
+
+def _risk(ids: Sequence[int], likeliest: Sequence[tuple[Sequence[float], Sequence[int]]], speller: Speller
+          ) -> float | None:
+    """The risk by token probability of L tokens; `likeliest`: for each its alternatives' log-probabilities and ids."""
+    text = speller.spell(ids)[0]
+    top = tuple({speller.text_of(token): value for value, token in zip(values, tokens, strict=True)}
+                for values, tokens in likeliest)
+    answer = Generation(text, tuple(ids), tokens=tuple(map(speller.text_of, ids)), top=top)
+    return risk_of_tokens(answer, parse(text, STYLE))
 
 
 @dataclass(frozen=True)
@@ -202,8 +226,10 @@ class VllmEngine:
     async def _one(self, name: str, request: Request) -> Completion:
         generations = await self._client.generate(
             request.task.prompt_ids, model=name, max_tokens=self._section.completion_tokens,
-            temperature=self._section.temperature, seed=request.seed)
-        return tuple(generations[0].token_ids)
+            temperature=self._section.temperature, seed=request.seed,
+            top_logprobs=TOP_LOGPROBS if self._section.reading == "tokens" else 0)
+        found = generations[0]
+        return Completion(tuple(found.token_ids), risk_of_tokens(found, parse(found.text, STYLE)))
 
 
 def make_engine(job: Mapping[str, Any], section: Grpo, tokenizer: ChatTokenizer) -> Engine:
@@ -231,7 +257,7 @@ def rollout_seed(study: int, step: int, stay_id: str, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
-def up_to_end(ids: Sequence[int], end_id: int) -> Completion:
+def up_to_end(ids: Sequence[int], end_id: int) -> tuple[int, ...]:
     """The ids up to and with the first end token; what a batch was padded with falls away."""
     return tuple(ids[:ids.index(end_id) + 1] if end_id in ids else ids)
 
@@ -243,8 +269,8 @@ def write_batch(path: Path, requests: Sequence[Request], completions: Sequence[C
     pl.DataFrame({"stay_id": [request.task.stay_id for request in requests],
                   "seed": [request.seed for request in requests],
                   "prompt": [_digest(request.task.prompt_ids) for request in requests],
-                  "ids": [list(ids) for ids in completions]},
-                 schema_overrides={"ids": pl.List(pl.Int64)}).write_parquet(temporary)
+                  "ids": [list(one.ids) for one in completions], "risk": [one.risk for one in completions]},
+                 schema_overrides={"ids": pl.List(pl.Int64), "risk": pl.Float64}).write_parquet(temporary)
     temporary.replace(path)
 
 
@@ -256,7 +282,7 @@ def read_batch(path: Path, requests: Sequence[Request]) -> list[Completion] | No
     asked = [(request.task.stay_id, request.seed, _digest(request.task.prompt_ids)) for request in requests]
     if list(rows.select("stay_id", "seed", "prompt").iter_rows()) != asked:
         return None
-    return [tuple(ids) for ids in rows["ids"].to_list()]
+    return [Completion(tuple(ids), risk) for ids, risk in rows.select("ids", "risk").iter_rows()]
 
 
 def _digest(ids: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from configs.schema import Grpo
 from models.policy.examples import STYLE, Task
-from models.policy.resampling import Filled, Group, equal
+from models.policy.resampling import Completion, Filled, Group, equal
 from models.policy.spelling import Speller
 from rewards.length import overlong_penalty
 from rewards.mixture import Score, Scorer
@@ -34,6 +34,7 @@ class Scored:
     text: str
     tokens: int
     ended: bool
+    token_probability: float | None
     score: Score
     penalty: float
 
@@ -61,14 +62,17 @@ class RewardBook:
         self._filled = Filled(())
 
     def __call__(self, prompts: Sequence[str], completion_ids: Sequence[Sequence[int]],
-                 stay_id: Sequence[str] | None = None, **columns: Any) -> list[float]:  # noqa: ARG002
-        """The reward of each completion; `stay_id` says whose they are, without it `prompts`."""
-        self._batch = [self._scored(*row) for row in zip(stay_id or prompts, completion_ids, strict=True)]
+                 stay_id: Sequence[str] | None = None, risk: Sequence[float | None] | None = None,
+                 **columns: Any) -> list[float]:  # noqa: ARG002
+        """The reward of each completion; `stay_id` says whose they are, without it `prompts`; `risk`: by tokens."""
+        completions = [Completion(tuple(ids), one) for ids, one in
+                       zip(completion_ids, risk or [None] * len(completion_ids), strict=True)]
+        self._batch = [self._scored(*row) for row in zip(stay_id or prompts, completions, strict=True)]
         return [rollout.reward for rollout in self._batch]
 
     def has_signal(self, group: Group) -> bool:
         """Whether a group has a gradient (`teaches`)."""
-        scored = [self._scored(group.stay_id, ids) for ids in group.completions]
+        scored = [self._scored(group.stay_id, one) for one in group.completions]
         return teaches([one.reward for one in scored], [one.ended for one in scored], self._section.mask_truncated)
 
     def note(self, filled: Filled) -> None:
@@ -90,12 +94,12 @@ class RewardBook:
                  "mention_entropy": None if entropy != entropy else entropy}
                 for index, (rollout, number, entropy, bound) in enumerate(
                     zip(self._batch, rounds, mean.tolist(), bounds.tolist(), strict=True))]
-        rows += [{**self._row(step, index, self._scored(group.stay_id, ids), group.round), "kept": False,
+        rows += [{**self._row(step, index, self._scored(group.stay_id, one), group.round), "kept": False,
                   "upper_bound": None, "mention_entropy": None}
-                 for group in self._filled.dropped for index, ids in enumerate(group.completions)]
+                 for group in self._filled.dropped for index, one in enumerate(group.completions)]
         frame = pl.DataFrame(rows, schema_overrides={
-            "probability": pl.Float64, "mention_entropy": pl.Float64, "upper_bound": pl.Float64,
-            "features": pl.List(pl.String)})
+            "probability": pl.Float64, "token_probability": pl.Float64, "mention_entropy": pl.Float64,
+            "upper_bound": pl.Float64, "features": pl.List(pl.String)})
         _write(frame, self._out / SCORED / f"{step:06d}.parquet")
         return self._means(frame) | {"resampled_groups": float(len(self._filled.dropped)),
                                      "rollouts_spent": float(self.spent(step) + frame.height)}
@@ -110,11 +114,12 @@ class RewardBook:
         """Records of the batches before `step`: a resumed job finds later ones of its former life as well."""
         return sorted(path for path in (self._out / SCORED).glob("*.parquet") if int(path.stem) < step)
 
-    def _scored(self, stay_id: str, ids: Sequence[int]) -> Scored:
-        task, (text, _) = self._tasks[stay_id], self._speller.spell(ids)
+    def _scored(self, stay_id: str, one: Completion) -> Scored:
+        task, (text, _), ids = self._tasks[stay_id], self._speller.spell(one.ids), one.ids
         penalty = overlong_penalty(len(ids), self._section.completion_tokens, self._section.overlong_buffer)
-        return Scored(stay_id, text, len(ids), self._end in ids,
-                      self._scorer.score(text, task.label, task.expert_features, STYLE), penalty)
+        read = one.risk if self._section.reading == "tokens" else None
+        return Scored(stay_id, text, len(ids), self._end in ids, one.risk,
+                      self._scorer.score(text, task.label, task.expert_features, STYLE, read), penalty)
 
     def _row(self, step: int, index: int, rollout: Scored, number: int) -> dict[str, Any]:
         score = rollout.score
@@ -122,7 +127,8 @@ class RewardBook:
                 "text": rollout.text, "tokens": rollout.tokens, "reward": rollout.reward,
                 "outcome_reward": score.outcome, "attention_reward": score.attention,
                 "overlong_penalty": rollout.penalty, "parsed": score.parsed, "well_formed": score.well_formed,
-                "probability": score.probability, "features": list(score.features), "ended": rollout.ended}
+                "probability": score.probability, "token_probability": rollout.token_probability,
+                "features": list(score.features), "ended": rollout.ended}
 
     def _means(self, frame: pl.DataFrame) -> dict[str, float]:
         """Means over the rollouts that train."""

@@ -53,6 +53,10 @@ class Speller:
         hexed = _BYTE_TOKEN.fullmatch(token)
         return bytes([int(hexed[1], 16)]) if hexed else token.replace("\u2581", " ").encode()
 
+    def text_of(self, token_id: int) -> str:
+        """What a token writes by itself; U+FFFD stands for bytes that are a part of a character."""
+        return self.bytes_of(token_id).decode("utf-8", "replace")
+
     def spell(self, token_ids: Sequence[int]) -> tuple[str, list[Span]]:
         """The text of L tokens and the L spans of characters they wrote.
 

@@ -112,7 +112,8 @@ def test_a_study_whose_champion_is_set_by_hand_answers_from_it(made: dict[str, A
     assert champion_of(own) == champion_from(own.store, made["rl"])
 
 
-def test_a_model_for_another_outcome_is_not_crowned(made: dict[str, Artifact], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("made")
+def test_a_model_for_another_outcome_is_not_crowned(tmp_path: Path) -> None:
     own = session(tmp_path / "workspace")
     cohort = Artifact.from_json(make(own, "cohort", {"meta.json": '{"a": 1}'}, outcome="readmission"))
     other = Artifact.from_json(make(own, "expert", {"weights.json": "[]"}, {"cohort": cohort}, model="concare"))

@@ -132,6 +132,14 @@ def test_an_answer_is_scored_by_its_probability_and_its_features_under_any_of_th
     assert (score.parsed, score.probability, score.well_formed) == (True, 0.8, True)
 
 
+def test_a_risk_read_otherwise_takes_the_place_of_the_stated_one_where_there_is_one(scorer):
+    text = render_final("Risk?", ["HR"], 0.8)
+    score = scorer.score(text, 1, EXPERT, read=0.6)
+    assert score.outcome == pytest.approx(math.log(0.6) + 0.1) and score.probability == 0.8
+    assert scorer.score(text, 1, EXPERT, read=0.0).outcome == pytest.approx(math.log(0.01))
+    assert scorer.score("nothing", 1, EXPERT, read=0.9).outcome == pytest.approx(math.log(0.01))
+
+
 def test_two_names_of_one_feature_count_once(scorer):
     score = scorer.score(render_final("Risk?", ["HR", "pulse", "Heart Rate"], 0.5), 0, ["Heart Rate"])
     assert (score.features, score.attention) == (("Heart Rate",), 1.0)

@@ -41,7 +41,7 @@ class PretendedEngine:
         count = dice.choice((0, 0, 1, 2))
         steps = [render_step(number, "Is glucose high?", "Yes.") for number in range(1, count + 1)]
         text = "".join(steps) + render_final("Will the patient die?", ("glucose",), dice.choice(PROBABILITIES))
-        return (*self._tokenizer.encode(text), self._tokenizer.eos_id)[:self._longest]
+        return Completion((*self._tokenizer.encode(text), self._tokenizer.eos_id)[:self._longest])
 
     def close(self) -> None:
         """Holds nothing."""

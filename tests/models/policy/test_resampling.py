@@ -17,7 +17,7 @@ from contracts.errors import ConfigError
 from models.policy import grpo
 from models.policy.budget import Budget
 from models.policy.chat import load_tokenizer
-from models.policy.resampling import Group, equal, fill, replacements
+from models.policy.resampling import Completion, Group, equal, fill, replacements
 from models.policy.scoring import teaches
 from models.progress import read
 from support.pretended_engine import Killed, PretendedEngine
@@ -29,7 +29,7 @@ DAPO = {"entropy_clip": False, "clip_min": 0.28, "loss": "dapo", "reward_weight"
 
 
 def group(stay_id: str, number: int = 0) -> Group:
-    return Group(stay_id, ((1,), (2,)), number)
+    return Group(stay_id, (Completion((1,)), Completion((2,))), number)
 
 
 def names(groups: Sequence[Group]) -> list[str]:

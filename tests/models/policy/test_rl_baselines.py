@@ -159,7 +159,7 @@ def test_a_server_takes_a_fresh_adapter_for_the_first_batch(taught_folder: Path,
                              tokenizer)
         assert isinstance(engine, VllmEngine)
         answers = engine(model, save_adapter(model, tmp_path / "step-0"), requests)
-        assert answers == [tuple(b"seed 1"), tuple(b"seed 2")]
+        assert [one.ids for one in answers] == [tuple(b"seed 1"), tuple(b"seed 2")]
         asked = server.requests()
         assert len(asked) == 2 and all(body["model"].startswith("lora-") for body in asked)
         assert not any("prompt_logprobs" in body for body in asked), "an adapter that changes nothing has no canary"

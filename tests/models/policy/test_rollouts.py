@@ -51,7 +51,7 @@ class CountingEngine:
     def __call__(self, model: Any, adapter: Path, requests: Sequence[Request]) -> list[Completion]:  # noqa: ARG002
         self.calls += 1
         assert (adapter / "adapter_model.safetensors").is_file()
-        return [(10 + index,) for index in range(len(requests))]
+        return [Completion((10 + index,)) for index in range(len(requests))]
 
     def close(self) -> None:
         """Holds nothing."""
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_rollouts_and_leaves_the_trainers_dice_alon
     first = engine(model, Path(), requests)
     assert torch.equal(state, torch.random.get_rng_state()) and model.training
     assert engine(model, Path(), requests) == first
-    assert len(set(first)) == 4 and all(1 <= len(ids) <= 12 for ids in first)
+    assert len(set(first)) == 4 and all(1 <= len(one.ids) <= 12 for one in first)
 
 
 def test_greedy_rollouts_do_not_depend_on_the_padding(model: Any, tasks: dict[str, Task], tokenizer: ChatTokenizer

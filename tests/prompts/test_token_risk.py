@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.generation import Generation
-from evaluation.token_risk import token_probability, token_spans
+from prompts.token_risk import token_probability, token_spans
 
 
 def _answer(*steps: tuple[str, dict[str, float]], text: str | None = None) -> Generation:

@@ -19,9 +19,22 @@ import re
 from collections.abc import Mapping, Sequence
 
 from contracts.generation import Generation
+from prompts.grammar import Parsed
 
+TOP_LOGPROBS = 20  # alternatives asked for at each token: ten digits, and what else is likely
 Span = tuple[int, int]
 _DECIMAL = re.compile(r"0?\.([0-9]+)")
+
+
+def risk_of_tokens(answer: Generation, parsed: Parsed) -> float | None:
+    """The risk of a parsed answer from its tokens, by `token_probability`.
+
+    None also where no number was found, or where it is not the risk as it stands ("85 %" and "0.85 %" are not).
+    """
+    span = parsed.probability_span
+    if span is None or float(answer.text[span[0]:span[1]]) != parsed.probability:
+        return None
+    return token_probability(answer, span)
 
 
 def token_spans(text: str, tokens: Sequence[str]) -> list[Span | None] | None:
