@@ -1,6 +1,6 @@
 """Judging many patients at once on a running server, against one request after the other.
 
-    python benchmarks/judging.py scripted                     a scripted server: every answer takes 0.25 s, 32 at once
+    python benchmarks/judging.py scripted                     a scripted server: every answer takes 0.25 s, 64 at once
     python benchmarks/judging.py vllm                         real vLLM, the tiny random policy of the tests
     python benchmarks/judging.py vllm --model smollm2-135m --alone 10    real vLLM, SmolLM2-135M (or any folder)
     python benchmarks/judging.py url --url http://127.0.0.1:8000 --model FOLDER      a server that already runs
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--alone", type=int, default=0, help="patients asked one after the other; 0: all of them")
     parser.add_argument("--model", default="tiny", help="tiny, smollm2-135m, or a folder")
     parser.add_argument("--tokens", type=int, default=96, help="most tokens of an answer")
-    parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--slots", type=int, default=Serving().slots)
     parser.add_argument("--kv-cache-gib", type=float, default=2.0)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--seconds", type=float, default=SECONDS, help="what a scripted answer takes")

@@ -172,7 +172,7 @@ class Serving(Section):
     allowed_hosts: tuple[str, ...] = Field((), description="Hosts beyond loopback that may see patient data.")
     port: int = Field(0, ge=0, le=65_535, description="Port on 127.0.0.1; 0: a free one.")
     context: int = Field(4096, ge=128, le=1_000_000, description="Longest prompt and answer together [tokens].")
-    slots: int = Field(32, ge=1, le=4096, description="Requests decoded at once (max_num_seqs).")
+    slots: int = Field(64, ge=1, le=4096, description="Requests decoded at once (max_num_seqs).")
     kv_cache_gib: float = Field(2.0, gt=0.0, le=1000.0, description="KV cache on a CPU [GiB].")
     gpu_memory: Share = Field(0.5, description="Share of the GPU's memory for vLLM.")
     adapters: Positive = Field(2, description="LoRA adapters loaded at once.")

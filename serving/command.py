@@ -73,7 +73,7 @@ def arguments(launch: Launch, section: Serving, device: Device) -> list[str]:
         return [*command, "--enforce-eager", "--kv-cache-memory-bytes", str(round(section.kv_cache_gib * 2**30)),
                 "--block-size", "32",
                 "--no-enable-chunked-prefill", "--max-num-batched-tokens", str(max(section.context, 2048)),
-                "--worker-extension-cls", "serving.worker_extension.GroupedLora"]
+                "--worker-extension-cls", "serving.worker_extension.FasterCpu"]
     return [*command, "--gpu-memory-utilization", str(section.gpu_memory)]
 
 

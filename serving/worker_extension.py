@@ -1,11 +1,13 @@
-"""What vLLM's CPU worker imports when it starts (`--worker-extension-cls`): puts `lora_cpu` in place. Not for us."""
+"""What vLLM's CPU worker imports when it starts (`--worker-extension-cls`): puts `lora_cpu` and `sampling_cpu` in
+place. Not for us."""
 
 from __future__ import annotations
 
-from serving.lora_cpu import install
+from serving import lora_cpu, sampling_cpu
 
-install()
+lora_cpu.install()
+sampling_cpu.install()
 
 
-class GroupedLora:
-    """The class vLLM asks for and mixes into its worker; it adds nothing, the import above is the point."""
+class FasterCpu:
+    """The class vLLM asks for and mixes into its worker; it adds nothing, the installations above are the point."""
