@@ -56,7 +56,7 @@ def install(module_name: str = SAMPLER) -> None:
         RuntimeError: the module is not that of vLLM 0.31.
     """
     module = importlib.import_module(module_name)
-    sampler = getattr(module, "TopKTopPSampler", None)
+    sampler: Any = getattr(module, "TopKTopPSampler", None)
     original = getattr(sampler, "forward_cpu", None)
     expected = ["self", "logits", "generators", "k", "p"]
     if original is None or list(inspect.signature(original).parameters) != expected or not hasattr(

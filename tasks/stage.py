@@ -143,7 +143,7 @@ class Stage:
         label = f"{label}@{arm}" if arm else label
         usable, reasons = _decide(session, label, self.name, recipe)
         if usable is None:
-            say(f"[bold]{label}[/bold] runs: {escape(one_line('; '.join(reasons)))}")
+            say(f"[bold]{label}[/bold] runs: {escape(one_line(why.brief(reasons)))}")
         run = self.task.with_options(refresh_cache=usable is None, task_run_name=f"{label}-{recipe.key[:8]}",
                                      timeout_seconds=session.config.study.stage_hours * 3600)
         values = run(recipe.key, dump(session.config), recipe.to_json(),

@@ -17,6 +17,12 @@ def kind_of(reason: str) -> str:
     return next((kind for beginning, kind in _KINDS if reason.startswith(beginning)), "-")
 
 
+def brief(reasons: Sequence[str], most: int = 4) -> str:
+    """The first reasons in one line for a terminal; the page and the manifest hold all of them."""
+    more = len(reasons) - most
+    return "; ".join(reasons[:most]) + (f"; and {more} more changes, on its page in Prefect" if more > 0 else "")
+
+
 def page(stage: str, ran: bool, reasons: Sequence[str], cost: Mapping[str, float], artifact: str,
          summary: str = "") -> str:
     """One stage's page.

@@ -135,7 +135,7 @@ def test_a_study_arrives_in_another_workspace_once(study: Study, tmp_path: Path)
     assert rl.data.tags["mlflow.parentRunId"] == report.data.tags["mlflow.parentRunId"] == runs["study"].info.run_id
     assert report.data.tags["input.rl.run"] == rl.info.run_id and f"child.{report.info.run_id}" in rl.data.tags
     assert [(one.step, one.value) for one in client.get_metric_history(rl.info.run_id, "loss")] == [(1, 0.5), (2, 0.25)]
-    assert rl.data.params == {"lr": "0.1"} and rl.info.status == "FINISHED"
+    assert rl.data.params == {"lr": "0.1", "cohort.outcome": "mortality"} and rl.info.status == "FINISHED"
     assert rl.info.start_time == run_of(study, "rl").info.start_time
     assert {one.dataset.name for one in report.inputs.dataset_inputs} == {made["rl"].id, made["patients"].id}
     assert "output/report_to_share.html" in files_of(client, report.info.run_id)

@@ -28,6 +28,11 @@ def test_each_change_stands_under_its_kind() -> None:
     assert "# rl: miss, made" in page and "| setting | setting rl.lr: 1.0 -> 2.0 |" in page and "- loss: 1" in page
 
 
+def test_many_changes_are_counted_in_a_terminal_and_few_are_named() -> None:
+    assert why.brief(["a", "b"]) == "a; b" and why.brief(list("abcd")) == "a; b; c; d"
+    assert why.brief(list("abcdef")) == "a; b; c; d; and 2 more changes, on its page in Prefect"
+
+
 def test_a_hit_says_what_was_saved() -> None:
     cost = {"cost.seconds": 12.34, "cost.prompt_tokens": 0.0, "cost.completion_tokens": 0.0, "cost.own_mib": 300.0,
             "cost.child_mib": 900.0}
