@@ -224,12 +224,14 @@ class VllmEngine:
         return list(await asyncio.gather(*(self._one(name, request) for request in requests)))
 
     async def _one(self, name: str, request: Request) -> Completion:
+        by_tokens = self._section.reading == "tokens"
         generations = await self._client.generate(
             request.task.prompt_ids, model=name, max_tokens=self._section.completion_tokens,
             temperature=self._section.temperature, seed=request.seed,
-            top_logprobs=TOP_LOGPROBS if self._section.reading == "tokens" else 0)
+            top_logprobs=TOP_LOGPROBS if by_tokens else 0)
         found = generations[0]
-        return Completion(tuple(found.token_ids), risk_of_tokens(found, parse(found.text, STYLE)))
+        return Completion(tuple(found.token_ids),
+                          risk_of_tokens(found, parse(found.text, STYLE)) if by_tokens else None)
 
 
 def make_engine(job: Mapping[str, Any], section: Grpo, tokenizer: ChatTokenizer) -> Engine:
