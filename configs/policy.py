@@ -90,6 +90,8 @@ class Grpo(Section):
     prompts_per_batch: Positive = Field(4, description="Prompts of one rollout batch (so G times as many rollouts).")
     minibatches: Positive = Field(2, description="Optimiser steps per pass over a rollout batch.")
     iterations: Positive = Field(1, description="Passes over each rollout batch (TRL num_iterations, mu).")
+    whole_groups: bool = Field(False, description="Rollouts of a prompt stay together in an optimiser step, so that "
+                               "the prompt is read once for them; off: shuffled over the rollout batch, as TRL does.")
     micro_batch: Positive = Field(8, description="Completions per forward pass on one device.")
     steps: Positive = Field(100, description="Optimiser steps in all.")
     stays: int | Literal["all"] = Field("all", description="Training stays used: all, or a stratified sample.")

@@ -20,7 +20,7 @@ from trl import GRPOTrainer
 from configs.schema import Grpo
 from models.policy.adapter import NAME
 from models.policy.clipping import FindMentions, clipped, mean_mention_entropy, mention_token_mask, upper_bounds
-from models.policy.prefix import shareable, split_batch
+from models.policy.prefix import by_prompt, shareable, split_batch
 from models.policy.spelling import Speller
 
 BOUND = "upper_bound"
@@ -64,6 +64,16 @@ class EntropyClipGRPOTrainer(GRPOTrainer):
             self._scoring = False
         batch[BOUND] = self._upper_bounds(batch)
         return batch
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The parent's micro-batches, with the rollouts of a prompt beside each other where the section asks for it."""
+        before = self._buffered_inputs
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        dealt = self._buffered_inputs
+        if dealt is None or dealt is before or not self._clipping.section.whole_groups:
+            return inputs
+        self._buffered_inputs = by_prompt(dealt)
+        return self._buffered_inputs[self._step % len(dealt)]
 
     def _upper_bounds(self, batch: Mapping[str, Any]) -> Tensor:
         """e(tau) of the batch's trajectories, (B, 1), in their order before TRL shuffles them.

@@ -8,10 +8,12 @@ Costs U*P + B*C tokens instead of B*(P + C), with U distinct prompts, and the ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from trl.trainer.utils import split_tensor_dict
 
 
 def shareable(model: nn.Module, columns: int) -> bool:
@@ -39,3 +41,23 @@ def split_batch(model: nn.Module, input_ids: Tensor, attention_mask: Tensor, col
                   logits_to_keep=1).past_key_values
     cache.batch_select_indices(owner)
     return {"input_ids": input_ids[:, columns:], "attention_mask": attention_mask, "past_key_values": cache}
+
+
+def by_prompt(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of micro-batches dealt anew: those of a prompt beside each other, prompts in the order of their first.
+
+    Args:
+        batches: of equal size, with `prompt_ids` (B, P), alike in their other columns; what has no rows is kept as is.
+    """
+    first = batches[0]
+    joined = {name: torch.cat([batch[name] for batch in batches]) for name, value in first.items() if _has_rows(value)}
+    _, owner = torch.unique(joined["prompt_ids"], dim=0, return_inverse=True)
+    seen = list(dict.fromkeys(owner.tolist()))
+    order = torch.tensor([row for prompt in seen for row in (owner == prompt).nonzero().flatten().tolist()],
+                         device=owner.device)
+    dealt = split_tensor_dict({name: rows[order] for name, rows in joined.items()}, len(batches))
+    return [{**before, **rows} for before, rows in zip(batches, dealt, strict=True)]
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() > 0

@@ -135,8 +135,9 @@ def test_gradients_are_those_of_constant_bounds(scored: tuple[EntropyClipGRPOTra
     assert any(float(grad.abs().max()) > 1e-4 for grad in grads.values())
 
 
-def test_shuffling_keeps_each_bound_with_its_trajectory(policy_job: Make) -> None:
-    trainer = trainer_of(policy_job())
+@pytest.mark.parametrize("whole", [False, True])
+def test_shuffling_keeps_each_bound_with_its_trajectory(policy_job: Make, whole: bool) -> None:
+    trainer = trainer_of(policy_job(whole_groups=whole))
     seen: dict[tuple[int, ...], float] = {}
     original = trainer._generate_and_score_completions
 
@@ -147,13 +148,19 @@ def test_shuffling_keeps_each_bound_with_its_trajectory(policy_job: Make) -> Non
         return batch
 
     trainer._generate_and_score_completions = remember  # type: ignore[method-assign]
-    trainer._prepare_inputs([{"prompt": stay_id} for stay_id in ("s0", "s1") for _ in range(4)])
+    asked = [{"prompt": stay_id} for stay_id in ("s0", "s1") for _ in range(4)]
+    first = trainer._prepare_inputs(asked)
     slices = trainer._buffered_inputs
+    trainer._step = 1
+    assert first is slices[0] and trainer._prepare_inputs(asked) is slices[1], "one batch serves its steps"
     rows = [((*prompt.tolist(), *ids.tolist()), float(bound)) for part in slices
             for prompt, ids, bound in zip(part["prompt_ids"], part["completion_ids"], part[BOUND], strict=True)]
     assert len(slices) == 4 and len(rows) == 8
     assert [key for key, _ in rows] != list(seen), "the batch was shuffled"
     assert all(seen[key] == bound for key, bound in rows)
+    prompts = [len(torch.unique(part["prompt_ids"], dim=0)) for part in slices]
+    assert prompts == [1] * 4 if whole else max(prompts) == 2
+    assert {part["num_items_in_batch"].item() for part in slices} == {slices[0]["num_items_in_batch"].item()}
 
 
 def test_the_shared_prefix_pass_equals_the_plain_one(scored: tuple[EntropyClipGRPOTrainer, dict]) -> None:
