@@ -11,9 +11,10 @@ is refused loudly when the server starts. Nothing here imports vllm or torch: te
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Iterator
 from typing import Any
+
+from serving.substitute import substitute
 
 PUNICA = "vllm.lora.punica_wrapper.punica_cpu"
 Tensor = Any
@@ -96,9 +97,4 @@ def install(module_name: str = PUNICA) -> None:
     """
     module = importlib.import_module(module_name)
     for replacement in REPLACEMENTS:
-        original = getattr(module, replacement.__name__, None)
-        if original is None or list(inspect.signature(original).parameters) != list(
-                inspect.signature(replacement).parameters):
-            raise RuntimeError(f"{module_name}.{replacement.__name__} differs from vLLM 0.31; install the pinned vLLM")
-        setattr(module, replacement.__name__, replacement)
-
+        substitute(module, replacement, module_name)

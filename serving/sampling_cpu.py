@@ -10,9 +10,10 @@ Nothing here imports vllm or torch: tensors come and go.
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Mapping
 from typing import Any
+
+from serving.substitute import substitute
 
 SAMPLER = "vllm.v1.sample.ops.topk_topp_sampler"
 BLOCK = 256
@@ -56,18 +57,15 @@ def install(module_name: str = SAMPLER) -> None:
         RuntimeError: the module is not that of vLLM 0.31.
     """
     module = importlib.import_module(module_name)
-    sampler: Any = getattr(module, "TopKTopPSampler", None)
-    original = getattr(sampler, "forward_cpu", None)
-    expected = ["self", "logits", "generators", "k", "p"]
-    if original is None or list(inspect.signature(original).parameters) != expected or not hasattr(
-            module, "apply_top_k_top_p"):
-        raise RuntimeError(f"{module_name}.TopKTopPSampler.forward_cpu differs from vLLM 0.31; install the pinned vLLM")
+    restrict = getattr(module, "apply_top_k_top_p", None)
+    if restrict is None:
+        raise RuntimeError(f"{module_name}.apply_top_k_top_p is missing; install the pinned vLLM 0.31")
 
     def forward_cpu(self: Any, logits: Tensor, generators: Mapping[int, Any], k: Tensor | None, p: Tensor | None
                     ) -> tuple[Tensor, Tensor | None]:
         if not generators or self.use_fp64_gumbel or self.logprobs_mode.startswith("processed"):
             found: tuple[Tensor, Tensor | None] = original(self, logits, generators, k, p)
             return found
-        return drawn(module.apply_top_k_top_p(logits, k, p), generators), None
+        return drawn(restrict(logits, k, p), generators), None
 
-    sampler.forward_cpu = forward_cpu
+    original = substitute(getattr(module, "TopKTopPSampler", None), forward_cpu, f"{module_name}.TopKTopPSampler")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def test_a_kubernetes_job_runs_unprivileged_with_both_volumes() -> None:
                                             "capabilities": {"drop": ["ALL"]}}
     assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in spec["spec"]["volumes"]}
     assert container["image"] == "{{ image }}"
+    dockerfile = Path(__file__).parents[2] / "docker/Dockerfile"
+    group = int(re.findall(r"^USER \d+:(\d+)$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE)[-1])
+    assert spec["spec"]["securityContext"]["fsGroup"] == group, "the claims' folders can be written by the image's user"
 
 
 def test_folders_of_the_machine_are_what_compose_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
