@@ -21,7 +21,8 @@ from typing import Any
 
 import polars as pl
 
-from contracts.errors import ArtifactError, ContractError, StorageError
+from contracts.cohort_files import read_frame, read_json
+from contracts.errors import ContractError, StorageError
 from contracts.features import catalogue
 from contracts.frames import STAYS, TARGETS, Columns, check_visits
 from ehr import attrition, scale
@@ -92,46 +93,23 @@ def read(folder: Path) -> Cohort:
         ArtifactError: the folder is missing, unfinished or unreadable.
         ContractError: a frame breaks its contract.
     """
-    meta = _read_json(folder / "meta.json")
+    meta = read_json(folder / "meta.json")
     lacking = [key for key in _KEYS if key not in meta]
     if lacking:
         raise ContractError(f"{folder / 'meta.json'} lacks {lacking[0]!r}", f"it holds {', '.join(_KEYS)}",
                             "recompute the cohort")
     features = catalogue(meta["catalogue"]).names
-    truth, targets = (_read_frame(path) if (path := folder / f"{name}.parquet").is_file() else None
+    truth, targets = (read_frame(path) if (path := folder / f"{name}.parquet").is_file() else None
                       for name in _OPTIONAL)
     return Cohort(
-        stays=check_split(COHORT_STAYS.check(_read_frame(folder / "stays.parquet"))),
-        visits=check_visits(_read_frame(folder / "visits.parquet"), features),
-        filled=check_visits(_read_frame(folder / "filled.parquet"), features),
-        scaling=scale.from_values(_read_json(folder / "scaling.json")),
-        attrition=attrition.from_values(_read_json(folder / "attrition.json").get("steps", [])),
+        stays=check_split(COHORT_STAYS.check(read_frame(folder / "stays.parquet"))),
+        visits=check_visits(read_frame(folder / "visits.parquet"), features),
+        filled=check_visits(read_frame(folder / "filled.parquet"), features),
+        scaling=scale.from_values(read_json(folder / "scaling.json")),
+        attrition=attrition.from_values(read_json(folder / "attrition.json").get("steps", [])),
         meta=meta, truth=TRUTH.check(truth) if truth is not None else None,
         targets=TARGETS.check(targets) if targets is not None else None)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is no JSON ({error})", "a finished cohort folder",
-                            "recompute the cohort") from error
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{path} holds a {type(values).__name__}", "a JSON object", "recompute the cohort")
-    return values
-
-
-def _read_frame(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read ({str(error).splitlines()[0]})", "a parquet file",
-                            "recompute the cohort") from error

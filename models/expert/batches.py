@@ -10,18 +10,17 @@ or 0 (unknown).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from contracts.errors import ArtifactError, ContractError, DataError
+from contracts.cohort_files import read_frame, read_json
+from contracts.errors import ContractError, DataError
 from contracts.frames import SPLITS, STAYS, check_visits, feature_columns
 
 AGE = "age"
@@ -109,9 +108,9 @@ def read_stays(folder: Path) -> Stays:
         ArtifactError: a file is missing or unreadable.
         ContractError: a frame or the scaling breaks its contract.
     """
-    meta, scaling = _json(folder / "meta.json"), _json(folder / "scaling.json")
-    stays = STAYS.check(_frame(folder / "stays.parquet")).sort("stay_id")
-    filled = _frame(folder / "filled.parquet")
+    meta, scaling = read_json(folder / "meta.json"), read_json(folder / "scaling.json")
+    stays = STAYS.check(read_frame(folder / "stays.parquet")).sort("stay_id")
+    filled = read_frame(folder / "filled.parquet")
     features = tuple(feature_columns(filled))
     check_visits(filled, features)
     batch = tensors(stays, filled, features, scaling)
@@ -178,25 +177,3 @@ def _check(stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str], s
     if flat:
         raise ContractError(f"scaling.json has sd {scaling[flat[0]]['sd']} for {flat[0]!r}", "sd is positive",
                             "recompute the cohort")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is no JSON ({error})", "a JSON object", "recompute the cohort") from error
-    if not isinstance(values, dict):
-        raise ArtifactError(f"{path} holds a {type(values).__name__}", "a JSON object", "recompute the cohort")
-    return values
-
-
-def _frame(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist", "a finished cohort folder", "run `eag-rl cohort`") from error
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ArtifactError(f"{path} cannot be read ({str(error).splitlines()[0]})", "a parquet file",
-                            "recompute the cohort") from error
