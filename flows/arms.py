@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from configs.judging import Arm
 from configs.load import for_arm
 from configs.schema import Config
 from evaluation.risks import FIRST
@@ -22,9 +23,19 @@ from tasks.trajectories import trajectories
 from tasks.verdicts import validation_verdicts, verdicts
 
 
-def needs_policy(config: Config, arms: Iterable[str]) -> bool:
-    """Whether any of the arms answers with an adapter of the study's two stages; if none does, they need not run."""
-    return any(config.arms[name].adapter in ("trajectories", "rl") for name in arms)
+def stages_needed(config: Config, arms: Iterable[str]) -> int:
+    """How many of the study's own two stages the arms stand on; those that none of them needs do not run.
+
+    An arm with wording of its own makes both by itself, one with a training of its own makes its stage 2.
+    """
+    standing = [arm for arm in map(config.arms.__getitem__, arms) if _from_stage_1(arm) and not arm.prepare]
+    if any(arm.adapter == "rl" and not arm.train for arm in standing):
+        return 2
+    return 1 if standing else 0
+
+
+def _from_stage_1(arm: Arm) -> bool:
+    return arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
 
 
 def policy_of(session: Session, name: str, study: Mapping[str, Artifact], training: int = 1) -> dict[str, Artifact]:
@@ -45,7 +56,7 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact], traini
     if label:
         made |= {"patients": worded(prepared, made, label), "base": base.run(prepared, {}, arm=label)}
     answering = only(made, "patients", "base")
-    from_trajectories = arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
+    from_trajectories = _from_stage_1(arm)
     if from_trajectories and (label or "sft" not in made):
         made |= stage_1(prepared, made, label, training)
     if arm.adapter == "trajectories":
@@ -74,8 +85,7 @@ def stage_1(session: Session, made: Mapping[str, Artifact], arm: str, training: 
 def retrained(session: Session, study: Mapping[str, Artifact], training: int) -> dict[str, Artifact]:
     """The study's artifacts for a further training: stage 1 anew, stage 2 left to the arms; all else is shared."""
     made = {role: artifact for role, artifact in study.items() if role not in ("sft", "check", "rl")}
-    arms = [session.config.arms[name] for name in session.config.evaluation.arms]
-    if any(arm.adapter in ("trajectories", "rl") and arm.start == "trajectories" and not arm.prepare for arm in arms):
+    if stages_needed(session.config, session.config.evaluation.arms):
         made |= stage_1(session, made, "", training)
     return made
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.arms import judged, judged_again, needs_policy, only, other_expert, with_patients
+from flows.arms import judged, judged_again, only, other_expert, with_patients
+from flows.before_judging import before_judging
 from flows.opening import Artifacts, given, handed, open_session
-from flows.train_expert import train_expert
-from flows.tune_policy import tune_policy
 from tasks.baselines import baselines
 from tasks.report import report
 
@@ -23,7 +22,7 @@ def judge_policy(config: str = "demo", overrides: list[str] | None = None, made:
         made: artifacts of the flow before; none: that flow runs first.
     """
     session = open_session(config, overrides or ())
-    before = tune_policy if needs_policy(session.config, session.config.evaluation.arms) else train_expert
+    before = before_judging(session.config, session.config.evaluation.arms)
     artifacts = with_patients(session, given(made, before, config, overrides or []))
     asked = [judged(session, arm, artifacts) for arm in session.config.evaluation.arms]
     for verdicts in [*asked, judged_again(session, artifacts)]:

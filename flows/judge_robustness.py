@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from prefect import flow
 
 from configs.load import for_arm
-from configs.schema import Config
 from evaluation.perturbations import Perturbation, perturbations
-from flows.arms import needs_policy, only, policy_of, with_patients
+from flows.arms import only, policy_of, with_patients
+from flows.before_judging import before_judging
 from flows.opening import Artifacts, given, handed, open_session, study
-from flows.train_expert import train_expert
-from flows.tune_policy import tune_policy
 from lineage.artifact import Artifact
 from tasks.baselines import baselines
 from tasks.perturbed import perturbed, perturbed_patients, perturbed_readings
@@ -37,8 +35,9 @@ def judge_robustness(config: str = "demo", overrides: list[str] | None = None, m
         made: artifacts of the flow before; none: that flow runs first.
     """
     session = open_session(config, overrides or ())
+    before = before_judging(session.config, session.config.robustness.arms)
     with study(session):
-        artifacts = with_patients(session, given(made, _before(session.config), config, overrides or []))
+        artifacts = with_patients(session, given(made, before, config, overrides or []))
         artifacts["baselines"] = baselines.run(session, only(artifacts, "cohort", "patients", "readings"))
         steps = perturbations(session.config.robustness)
         for how in steps:
@@ -49,10 +48,6 @@ def judge_robustness(config: str = "demo", overrides: list[str] | None = None, m
                   or role.endswith((".baselines", ".perturbed"))]
         artifacts["robustness"] = robustness.run(session, only(artifacts, *wanted))
         return handed(artifacts)
-
-
-def _before(config: Config) -> Callable[..., Artifacts]:
-    return tune_policy if needs_policy(config, config.robustness.arms) else train_expert
 
 
 def _perturbed(session: Session, artifacts: Mapping[str, Artifact], how: Perturbation) -> Roles:

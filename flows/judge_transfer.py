@@ -9,10 +9,9 @@ from prefect import flow
 from configs.load import dump, for_arm, load
 from configs.schema import Config
 from contracts.errors import ConfigError
-from flows.arms import judged, needs_policy, only, policy_of, with_patients, worded
+from flows.arms import judged, only, policy_of, with_patients, worded
+from flows.before_judging import before_judging
 from flows.opening import Artifacts, given, handed, open_session, study
-from flows.train_expert import train_expert
-from flows.tune_policy import tune_policy
 from lineage.artifact import Artifact
 from lineage.fingerprint import Recipe
 from tasks.base import base
@@ -51,7 +50,7 @@ def judge_transfer(config: str = "demo", to: str = "tjh_small", overrides: list[
         target.study_run = session.study_run
         sides = {"source": cohort.run(session, {}), "target": cohort.run(target, {}, arm="target")}
         reduced = {side: shared.run(target, sides, variant=side) for side in ("source", "target")}
-        before = tune_policy if needs_policy(session.config, session.config.transfer.arms) else train_expert
+        before = before_judging(session.config, session.config.transfer.arms)
         source = with_patients(session, given(made, before, config, overrides or []))
         there = {"cohort": sides["target"], **_upper_line(target, sides["target"])}
         found = _models(session, target, reduced)

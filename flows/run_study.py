@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 from prefect import flow
 
-from flows.arms import needs_policy
+from flows.arms import stages_needed
 from flows.grow_trees import grow_trees
 from flows.judge_policy import judge_policy
 from flows.opening import Artifacts, open_session, study
@@ -25,7 +27,9 @@ class Until(StrEnum):
     report = "report"
 
 
-_PARTS = {Until.expert: train_expert, Until.trees: grow_trees, Until.policy: tune_policy, Until.report: judge_policy}
+_Parts = dict[Until, Callable[..., Artifacts]]
+_PARTS: _Parts = {
+    Until.expert: train_expert, Until.trees: grow_trees, Until.policy: tune_policy, Until.report: judge_policy}
 
 
 @flow(name="run-study", flow_run_name="study-{config}")
@@ -39,11 +43,12 @@ def run_study(config: str = "demo", overrides: list[str] | None = None, until: U
     """
     with study(open_session(config, overrides or ())) as session:
         made: Artifacts = prepare_cohort(config, overrides)
-        for part, run in _PARTS.items():
+        needed = 2 if until is not Until.report else stages_needed(session.config, session.config.evaluation.arms)
+        parts: _Parts = {**_PARTS, Until.policy: partial(tune_policy, stage_2=needed == 2)}
+        for part, run in parts.items():
             if list(Until).index(part) > list(Until).index(until):
                 break
-            wanted = until is not Until.report or needs_policy(session.config, session.config.evaluation.arms)
-            if part in (Until.trees, Until.policy) and not wanted:
+            if part in (Until.trees, Until.policy) and not needed:
                 continue  # no arm of the table wants it
             made = run(config, overrides, made)
         if "report" in made and session.study_run:

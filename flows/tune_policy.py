@@ -12,17 +12,20 @@ from tasks.sft import sft
 
 
 @flow(name="tune-policy", flow_run_name="policy-{config}")
-def tune_policy(config: str = "demo", overrides: list[str] | None = None, made: Artifacts | None = None) -> Artifacts:
+def tune_policy(config: str = "demo", overrides: list[str] | None = None, made: Artifacts | None = None,
+                stage_2: bool = True) -> Artifacts:
     """Supervised fine-tuning on the trajectories, a check on validation stays, then entropy-clipped GRPO.
 
     Args:
         config: name of a shipped configuration, or path of a YAML file.
         overrides: dotted settings, such as "policy.grpo.lr=1e-5".
         made: artifacts of the flow before; none: that flow runs first.
+        stage_2: off: supervised fine-tuning and its check only.
     """
     session = open_session(config, overrides or ())
     artifacts = given(made, grow_trees, config, overrides or [])
     artifacts["sft"] = sft.run(session, {name: artifacts[name] for name in ("patients", "base", "trajectories")})
     artifacts["check"] = check.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
-    artifacts["rl"] = rl.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
+    if stage_2:
+        artifacts["rl"] = rl.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
     return handed(artifacts)
