@@ -2,8 +2,10 @@
 
 In: a Dockerfile, the target stage, build arguments, an empty folder that stands for /app. Out: COPY copies what git
 and .dockerignore let through, ENV and ARG are set, RUN commands of the unprivileged user run for real; those of root
-change a system and are only said, with what this machine has of the packages they install. Last, the entry point runs
-with its default command. Standard library only. Exit codes: 0; 1 a step failed; 2 it cannot be done like this.
+change a system and are only said, with what this machine has of the packages they install, and so is what lies outside
+of /app. A Python of the base image's version stands for its `python`. Last, the entry point runs with its default
+command, unless it is the base image's. Standard library only. Exit codes: 0; 1 a step failed; 2 it cannot be done like
+this.
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ def instructions(text: str) -> list[Instruction]:
     return found
 
 
-def way(text: str, target: str | None, given: dict[str, str]) -> tuple[list[Instruction], dict[str, str]]:
-    """The instructions from the base image to the target stage (none named: the last), and the global arguments.
+def way(text: str, target: str | None, given: dict[str, str]) -> tuple[str, list[Instruction], dict[str, str]]:
+    """The base image, the instructions from it to the target stage (none named: the last), and the global arguments.
 
     Raises:
         Refused: there is no such stage.
@@ -85,7 +87,7 @@ def way(text: str, target: str | None, given: dict[str, str]) -> tuple[list[Inst
     while wanted in stages:
         steps = stages[wanted].instructions + steps
         wanted = stages[wanted].base
-    return steps, values
+    return wanted, steps, values
 
 
 def expand(text: str, values: dict[str, str]) -> str:
@@ -124,6 +126,24 @@ class Room:
         self.environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
         self.known, self.entrypoint, self.command = dict(values), "[]", "[]"
+
+    def stand_on(self, base: str) -> None:
+        """Puts a Python of this machine where the base image has its own, if it is an image of Python.
+
+        Raises:
+            Refused: this machine has none of that version.
+        """
+        asked = re.match(r"python:(\d+\.\d+)", base)
+        if asked is None:
+            return
+        found = shutil.which(f"python{asked[1]}", path=f"{self.environment['PATH']}:{os.environ.get('PATH', '')}")
+        if found is None:
+            raise Refused(f"{base} brings Python {asked[1]}, and this machine has no python{asked[1]}; install it")
+        place = self.folder / ".image"
+        place.mkdir()
+        for name in ("python", "python3"):
+            (place / name).symlink_to(found)
+        self.environment["PATH"] = f"{place}:{self.environment['PATH']}"
 
     def do(self, one: Instruction) -> None:
         """Carries out one instruction.
@@ -169,6 +189,9 @@ class Room:
                      or name.startswith(f"{inside}/")]
             if not taken:
                 raise Refused(f"COPY {source}: nothing of that name is in the build context")
+            if target.startswith("/") and not PLACE.match(target):
+                print(f"    not copied (it lies outside of /app): {source} to {target}")
+                continue
             for name in taken:
                 self._place(name, name if inside in ("", ".") else name[len(inside):].lstrip("/"), target)
 
@@ -205,20 +228,24 @@ def dry_run(dockerfile: Path, folder: Path, target: str | None, given: dict[str,
     """Carries out a Dockerfile up to a target in an empty folder, then its entry point.
 
     Raises:
-        Refused: the folder is not empty, or an instruction is not known here.
+        Refused: the folder is not empty, an instruction is not known here, or Python is missing.
         subprocess.CalledProcessError: a command failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise Refused(f"{folder} is not empty")
-    steps, values = way(dockerfile.read_text(encoding="utf-8"), target, given)
+    base, steps, values = way(dockerfile.read_text(encoding="utf-8"), target, given)
     room = Room(folder.resolve(), dockerfile, root, values)
+    room.stand_on(base)
     for one in steps:
         began = time.monotonic()
         print(f"{dockerfile.name}:{one.line}: {one.word} {one.rest[:100]}", flush=True)
         room.do(one)
         print(f"    {time.monotonic() - began:.1f} s", flush=True)
     words = [room.here(word) for word in json.loads(room.entrypoint) + json.loads(room.command)]
+    if room.entrypoint == "[]" and not base.startswith("python:"):
+        print(f"entry point: not run (it is that of {base}), with {' '.join(words)}", flush=True)
+        return
     print(f"entry point: {' '.join(words)}", flush=True)
     room.run(words)
 

@@ -149,6 +149,28 @@ def test_a_dry_run_ends_at_the_step_that_fails(project: Path, tmp_path: Path) ->
         dry.dry_run(path, tmp_path / "other", "first", {}, project)
 
 
+def test_what_lies_outside_of_the_clean_folder_and_the_base_images_entry_point_are_only_said(
+        project: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outside, path = tmp_path / "outside", project / "docker" / "Dockerfile"
+    path.write_text(f'FROM store:1\nCOPY hello.txt {outside}/hello.txt\nCMD ["server", "--address"]\n')
+    dry.dry_run(path, tmp_path / "app", None, {}, project)
+    said = capfd.readouterr().out
+    assert not outside.exists() and f"not copied (it lies outside of /app): hello.txt to {outside}" in said
+    assert "entry point: not run (it is that of store:1), with server --address" in said
+
+
+def test_a_python_of_the_base_images_version_is_the_images_python(project: Path, tmp_path: Path,
+                                                                 capfd: pytest.CaptureFixture[str]) -> None:
+    mine, path = f"{sys.version_info[0]}.{sys.version_info[1]}", project / "docker" / "Dockerfile"
+    path.write_text(f"FROM python:{mine}.9-slim\nUSER 1\nRUN python -m venv .venv\n"
+                    'CMD ["/app/.venv/bin/python", "--version"]\n')
+    dry.dry_run(path, tmp_path / "app", None, {}, project)
+    assert f"Python {mine}." in capfd.readouterr().out
+    path.write_text("FROM python:3.2\n")
+    with pytest.raises(dry.Refused, match=r"no python3\.2; install it"):
+        dry.dry_run(path, tmp_path / "old", None, {}, project)
+
+
 def test_no_secret_and_no_patient_gets_into_the_build_context() -> None:
     patterns = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     for name in ("docker/secrets/vllm_key", "data/tjh/x.xlsx", "a/b.parquet", ".env", "docker/.env", "m/x.safetensors",
@@ -160,6 +182,8 @@ def test_no_secret_and_no_patient_gets_into_the_build_context() -> None:
 
 
 def test_every_instruction_of_the_images_is_known_to_the_dry_run() -> None:
-    for path in (DOCKER / "Dockerfile", DOCKER / "Dockerfile.mlflow"):
-        steps, _ = dry.way(path.read_text(), None, {})
+    paths = [path for path in DOCKER.glob("Dockerfile*") if path.suffix != ".dockerignore"]
+    assert len(paths) == 3
+    for path in paths:
+        _, steps, _ = dry.way(path.read_text(), None, {})
         assert steps and all(hasattr(dry.Room, f"_{one.word.lower()}") for one in steps)
