@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from configs.section import Section, Setting, Share
+from configs.section import Positive, Section, Setting, Share
 
 PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
 
@@ -45,12 +45,12 @@ class Evaluation(Section):
                                   description="Policy arms in the table: of the section `arms`, or files.")
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
-    stays: int | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
+    stays: Positive | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
     visits: tuple[Literal["last", "first"], ...] = Field(
         ("last",), description="Visits judged; with `first` each policy arm is also asked with the first visit "
                                "alone in its prompt, which costs as much again.")
-    validation_stays: int | Literal["all"] = Field("all", description="Validation stays on which stage 1 is checked "
-                                                   "and arms are recalibrated.")
+    validation_stays: Positive | Literal["all"] = Field("all", description="Validation stays on which stage 1 is "
+                                                        "checked and arms are recalibrated.")
     recalibrate: bool = Field(False, description="Ask every arm for the validation stays too, and recalibrate its "
                               "risks on them: as many answers more as there are such stays. With fewer than about 50 "
                               "of them, as in all small studies, the map is mostly noise.")
@@ -105,7 +105,7 @@ class Robustness(Section):
     arms: tuple[str, ...] = Field(("decomposition", "stage1+2"), min_length=1,
                                   description="Policy arms judged, beside the expert and the simple models; none with "
                                               "prompts of its own.")
-    stays: int | Literal["all"] = Field(
+    stays: Positive | Literal["all"] = Field(
         "all", description="Test stays: all that the study judges (evaluation.stays), or a stratified sample of them, "
                            "at least 2.")
 

@@ -12,6 +12,7 @@ import polars as pl
 from contracts.errors import ArtifactError, ConfigError
 from lineage import bundle
 from lineage.artifact import Artifact
+from lineage.carried_runs import carried
 from lineage.portable import guard
 from lineage.store import Store, read_json
 from lineage.tracking_registry import ROLES
@@ -27,7 +28,7 @@ def write_bundle(session: Session, study: str, out: Path) -> dict[str, Any]:
         study, file, and how many artifacts, files, runs and bytes it holds.
 
     Raises:
-        ConfigError: the file's name does not end in .tar.gz.
+        ConfigError: the file's name does not end in .tar.gz, or its folder is not there.
         ArtifactError: the workspace knows no such study, or an artifact of it was altered.
         DataError: a file that is to go holds something of a patient.
     """
@@ -36,6 +37,8 @@ def write_bundle(session: Session, study: str, out: Path) -> dict[str, Any]:
     store = session.store
     if not out.name.endswith(".tar.gz"):
         raise ConfigError(f"--out {out}", "a bundle is a gzipped tar", "name it *.tar.gz")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}", "its folder is there", f"make {out.parent}, or name another place")
     labels = store.labels(study)
     if not labels:
         raise ArtifactError(f"no finished study {study!r} in {store.workspace}", "a study of the workspace's ledger",
@@ -64,7 +67,7 @@ def read_bundle(session: Session, file: Path) -> dict[str, Any]:
 
     session.store.require_writable()
     contents, folder = bundle.unpack(file, session.workspace / "imported")
-    runs = json.loads((folder / bundle.RUNS).read_text(encoding="utf-8"))
+    runs = carried((folder / bundle.RUNS).read_text(encoding="utf-8"))
     tracker = Tracker(session.workspace, contents["study"])
     new = incoming(tracker, runs, folder, folder.name)
     for label, name in sorted(contents["labels"].items()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.arms import worded
-from flows.opening import Artifacts, given, handed, open_session
+from flows.opening import Artifacts, given, handed, held, open_session
 from flows.train_expert import train_expert
 from tasks.base import base
 from tasks.trajectories import trajectories
@@ -20,10 +20,10 @@ def grow_trees(config: str = "demo", overrides: list[str] | None = None, made: A
         overrides: dotted settings, such as "search.rollouts=4".
         made: artifacts of the flow before; none: that flow runs first.
     """
-    session = open_session(config, overrides or ())
-    artifacts = given(made, train_expert, config, overrides or [])
-    artifacts["patients"] = worded(session, artifacts)
-    artifacts["base"] = base.run(session, {})
-    artifacts["trajectories"] = trajectories.run(
-        session, {name: artifacts[name] for name in ("cohort", "patients", "base")})
-    return handed(artifacts)
+    with held(open_session(config, overrides or ())) as session:
+        artifacts = given(made, train_expert, config, overrides or [])
+        artifacts["patients"] = worded(session, artifacts)
+        artifacts["base"] = base.run(session, {})
+        artifacts["trajectories"] = trajectories.run(
+            session, {name: artifacts[name] for name in ("cohort", "patients", "base")})
+        return handed(artifacts)

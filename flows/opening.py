@@ -50,6 +50,20 @@ def deliver_logs() -> None:
 
 
 @contextmanager
+def held(session: Session) -> Iterator[Session]:
+    """Keeps what the block uses and makes from being removed as garbage; nothing to do where a study does so already.
+    """
+    if session.lease is not None:
+        yield session
+        return
+    try:
+        with leased(session.workspace, session.config.study.name) as session.lease:
+            yield session
+    finally:
+        session.lease = None
+
+
+@contextmanager
 def study(session: Session) -> Iterator[Session]:
     """A parent run in MLflow around a whole study; model servers are stopped at its end, however it ends."""
     settings: dict[str, Any] = flatten(dump(session.config))

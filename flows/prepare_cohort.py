@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.opening import Artifacts, handed, open_session
+from flows.opening import Artifacts, handed, held, open_session
 from tasks.cohort import cohort
 
 
@@ -16,5 +16,5 @@ def prepare_cohort(config: str = "demo", overrides: list[str] | None = None) -> 
         config: name of a shipped configuration, or path of a YAML file.
         overrides: dotted settings, such as "cohort.split=stratified".
     """
-    session = open_session(config, overrides or ())
-    return handed({"cohort": cohort.run(session, {})})
+    with held(open_session(config, overrides or ())) as session:
+        return handed({"cohort": cohort.run(session, {})})

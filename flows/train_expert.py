@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from contracts.errors import ConfigError
-from flows.opening import Artifacts, given, handed, open_session
+from flows.opening import Artifacts, given, handed, held, open_session
 from flows.prepare_cohort import prepare_cohort
 from tasks.expert import expert
 from tasks.readings import readings
@@ -20,11 +20,11 @@ def train_expert(config: str = "demo", overrides: list[str] | None = None, made:
         overrides: dotted settings, such as "expert.seeds=5".
         made: artifacts of the flow before; none: that flow runs first.
     """
-    session = open_session(config, overrides or ())
-    if session.config.cohort.split == "external":
-        raise ConfigError(f"cohort.split=external in {config}", "nothing is trained on a second site",
-                          f"judge another study's policies on it: `eag-rl transfer --config STUDY --to {config}`")
-    artifacts = given(made, prepare_cohort, config, overrides or [])
-    artifacts["expert"] = expert.run(session, {"cohort": artifacts["cohort"]})
-    artifacts["readings"] = readings.run(session, {name: artifacts[name] for name in ("cohort", "expert")})
-    return handed(artifacts)
+    with held(open_session(config, overrides or ())) as session:
+        if session.config.cohort.split == "external":
+            raise ConfigError(f"cohort.split=external in {config}", "nothing is trained on a second site",
+                              f"judge another study's policies on it: `eag-rl transfer --config STUDY --to {config}`")
+        artifacts = given(made, prepare_cohort, config, overrides or [])
+        artifacts["expert"] = expert.run(session, {"cohort": artifacts["cohort"]})
+        artifacts["readings"] = readings.run(session, {name: artifacts[name] for name in ("cohort", "expert")})
+        return handed(artifacts)

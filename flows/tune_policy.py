@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.grow_trees import grow_trees
-from flows.opening import Artifacts, given, handed, open_session
+from flows.opening import Artifacts, given, handed, held, open_session
 from tasks.check import check
 from tasks.rl import rl
 from tasks.sft import sft
@@ -22,10 +22,11 @@ def tune_policy(config: str = "demo", overrides: list[str] | None = None, made: 
         made: artifacts of the flow before; none: that flow runs first.
         stage_2: off: supervised fine-tuning and its check only.
     """
-    session = open_session(config, overrides or ())
-    artifacts = given(made, grow_trees, config, overrides or [])
-    artifacts["sft"] = sft.run(session, {name: artifacts[name] for name in ("patients", "base", "trajectories")})
-    artifacts["check"] = check.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
-    if stage_2:
-        artifacts["rl"] = rl.run(session, {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")})
-    return handed(artifacts)
+    with held(open_session(config, overrides or ())) as session:
+        artifacts = given(made, grow_trees, config, overrides or [])
+        artifacts["sft"] = sft.run(session, {name: artifacts[name] for name in ("patients", "base", "trajectories")})
+        start = {name: artifacts[name] for name in ("cohort", "patients", "base", "sft")}
+        artifacts["check"] = check.run(session, start)
+        if stage_2:
+            artifacts["rl"] = rl.run(session, start)
+        return handed(artifacts)

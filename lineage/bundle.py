@@ -15,6 +15,7 @@ import re
 import shutil
 import tarfile
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,7 @@ from lineage.store import MANIFEST, Store, coherent, storage_errors
 CONTENTS, RUNS = "bundle.json", "runs.json"
 FORMAT = 1
 _MOST_MEMBERS, _MOST_BYTES, _MOST_CONTENTS = 20_000, 64 << 30, 64 << 20
-_ID = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{12}")
+ARTIFACT_ID = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{12}")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
@@ -90,7 +91,8 @@ def unpack(path: Path, place: Path) -> tuple[dict[str, Any], Path]:
             if target.exists():
                 shutil.rmtree(target)  # the same bytes, or such as somebody altered meanwhile
             draft.rename(target)
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError,
+                json.JSONDecodeError) as error:
             raise _refused(path.name, f"is no bundle ({type(error).__name__})") from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -137,6 +139,12 @@ def _contents(values: Any) -> dict[str, Any]:
     for name in members:
         if not _safe(name):
             raise _refused(repr(name), "is a name that no export writes")
+    labels = values.get("labels")
+    if RUNS not in members or not isinstance(labels, dict):
+        raise _refused(CONTENTS, "names no runs or no labels")
+    for label, name in labels.items():
+        if not isinstance(name, str) or f"artifacts/{name}/{MANIFEST}" not in members:
+            raise _refused(f"label {label!r}", "names an artifact that is not there")
     return values
 
 
@@ -146,7 +154,7 @@ def _safe(name: str) -> bool:
     artifact, _, file = rest.partition("/")
     if name == RUNS:
         return True
-    if folder != "artifacts" or not _ID.fullmatch(artifact) or "\\" in file or "\0" in file:
+    if folder != "artifacts" or not ARTIFACT_ID.fullmatch(artifact) or "\\" in file or "\0" in file:
         return False
     if any(part in ("", ".", "..") for part in file.split("/")):
         return False

@@ -104,10 +104,15 @@ def altered(node: Mapping[str, Any]) -> dict[str, list[str]]:
 def check_sources(node: Mapping[str, Any], places: Mapping[str, Path]) -> tuple[list[str], list[str]]:
     """(source files whose content is not what was read, those that cannot be reached now).
 
+    Of a name that stands for several files (the cohorts of two extracts) one can lie here; the others are out of reach.
+
     Args:
         places: where source files lie now, by name.
     """
-    files = source_files(node)
-    here = {name: places[name] for name in files if name in places and places[name].is_file()}
-    return ([name for name, path in here.items() if file_digest(path) != files[name]],
-            [name for name in files if name not in here])
+    read: dict[str, set[str]] = {}
+    for one in members(node):
+        for name, digest in (one["sources"] or {}).items():
+            read.setdefault(name, set()).add(digest)
+    here = {name: file_digest(places[name]) for name in read if name in places and places[name].is_file()}
+    return ([name for name, digest in here.items() if digest not in read[name]],
+            [name for name, digests in read.items() if name not in here or len(digests) > 1])

@@ -191,11 +191,15 @@ class Store:
     def drafting(self, kind: str, recipe: str, study: str = "", on_wait: OnWait | None = None) -> Iterator[Draft]:
         """The draft folder of a recipe, held alone: a second process that wants it waits.
 
+        `out` is empty each time: what survives a life that ended early is in `scratch`.
+
         Args:
             study: for which it is; stands in the draft, for those who wait and for the removal of what nobody wants.
         """
         draft = self.workspace / "drafts" / _name(kind, recipe)
         with self.holding(kind, recipe, on_wait), storage_errors(draft):
+            if (draft / "out").exists():
+                shutil.rmtree(draft / "out")
             for name in ("out", "scratch"):
                 (draft / name).mkdir(parents=True, exist_ok=True)
             write_json(draft / OWNER, {"study": study, "pid": os.getpid(), "since": time.time(), "recipe": recipe,

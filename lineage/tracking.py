@@ -156,6 +156,14 @@ class Tracker:
             return False
         return True
 
+    def finished(self, run_id: str) -> bool:
+        """Whether a run of this MLflow came to its good end."""
+        return bool(self.client.get_run(run_id).info.status == "FINISHED")
+
+    def finish(self, run_id: str) -> None:
+        """Ends a run well that could not end itself."""
+        self.client.set_terminated(run_id, "FINISHED")
+
     def tag(self, run_id: str, name: str, value: str) -> None:
         """Sets one tag; signs that MLflow takes in no name become a dash."""
         self.client.set_tag(run_id, _plain(name), value)

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities import LoggedModel, LoggedModelStatus
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from contracts.errors import ArtifactError
 from lineage.artifact import Artifact
@@ -122,8 +122,8 @@ class Registry:
                 if (one.artifact, one.sha256) == (artifact.id, artifact.sha256)]
         chosen = max(fits, key=lambda version: version.number) if fits else self.register(study, role, artifact)
         if chosen is None:
-            raise ArtifactError(f"{artifact.id} has no model in MLflow", "a trained model is logged when it is made",
-                                "remove that artifact's folder and run again")
+            raise ArtifactError(f"{artifact.id} has no model in MLflow", "a trained model is logged when it is "
+                                "made, or by the next run of its study", "run its study again: nothing is trained anew")
         tags = {_REASON: reason}
         if self.champion(study, role) != chosen:
             tags[_SINCE] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -135,14 +135,34 @@ class Registry:
     def champions(self) -> set[str]:
         """Ids of the artifacts that any alias `champion` names."""
         return {_version(self._client.get_model_version(model.name, str(model.aliases[CHAMPION]))).artifact
-                for model in self._client.search_registered_models() if CHAMPION in (model.aliases or {})}
+                for model in self._models() if CHAMPION in (model.aliases or {})}
+
+    def _models(self) -> Iterator[RegisteredModel]:
+        """All registered models, page by page."""
+        token = None
+        while True:
+            page = self._client.search_registered_models(page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def logged_model(self, artifact: str, sha256: str) -> LoggedModel | None:
-        """The newest LoggedModel of an artifact."""
-        found = self._client.search_logged_models(
+        """The newest whole LoggedModel of an artifact."""
+        return next((model for model in self._logged(artifact) if model.tags.get("artifact.sha256") == sha256
+                     and model.status == LoggedModelStatus.READY), None)
+
+    def drop_unfinished(self, artifact: str) -> None:
+        """Removes LoggedModels of an artifact that whoever logged them could not finish."""
+        for model in self._logged(artifact):
+            if model.status != LoggedModelStatus.READY:
+                self._client.delete_logged_model(model.model_id)
+
+    def _logged(self, artifact: str) -> list[LoggedModel]:
+        """LoggedModels of an artifact, newest first."""
+        return list(self._client.search_logged_models(
             [self._experiment], filter_string=f"tags.`artifact.id` = '{artifact}'",
-            order_by=[{"field_name": "creation_timestamp", "ascending": False}])
-        return next((model for model in found if model.tags.get("artifact.sha256") == sha256), None)
+            order_by=[{"field_name": "creation_timestamp", "ascending": False}]))
 
     def forget(self, artifacts: set[str], delete: bool) -> list[Path]:
         """The local folders of the LoggedModels of freed artifacts; with `delete`, also ends them and their versions.

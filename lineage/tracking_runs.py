@@ -15,12 +15,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 
 from lineage import portable
 from lineage.artifact import Artifact
+from lineage.carried_runs import OURS
 from lineage.store import MANIFEST, read_json
 from lineage.tracking import Tracker
 
 COPY_OF, BUNDLE, WHOLE = "imported.run", "imported.bundle", "imported.whole"
-_OURS = ("eag_rl.", "artifact.", "input.", "child.", "source.", "stage.", "git.", "version.", "recipe",
-         "mlflow.parentRunId")
 _PARENT = "mlflow.parentRunId"
 _BATCH = 900
 
@@ -42,6 +41,7 @@ def incoming(tracker: Tracker, runs: Iterable[Mapping[str, Any]], folder: Path, 
     """Writes runs that are not here yet; returns the ids of those that were written by the ids they had.
 
     Args:
+        runs: as `lineage.carried_runs.carried` has checked them.
         folder: of an unpacked bundle: files and models of the artifacts are logged from there.
         bundle: name of the bundle, for a tag.
     """
@@ -68,7 +68,7 @@ def _values(tracker: Tracker, run: Run) -> dict[str, Any]:
     return {"id": name, "name": run.info.run_name, "status": run.info.status, "start": run.info.start_time,
             "end": run.info.end_time, "metrics": series, "inputs": inputs,
             "params": {key: value for key, value in run.data.params.items() if not key.startswith("paths.")},
-            "tags": {key: value for key, value in run.data.tags.items() if key.startswith(_OURS)}}
+            "tags": {key: value for key, value in run.data.tags.items() if key.startswith(OURS)}}
 
 
 def _copy_of(tracker: Tracker, name: str) -> str | None:

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from lineage.artifact import content_digest, folder_digests
+from contracts.errors import ArtifactError
+from ehr.sources.places import state_of
+from lineage.artifact import content_digest, remembered_digest
 from lineage.store import write_json
+from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
+_MEMO = Path("cache", "digests.json")
 
-@stage("base", settings=("policy.model", "policy.dtype"), packages=("transformers",))
+
+def _own_folder(session: Session) -> Mapping[str, str]:
+    """Digests of a model folder that the configuration names: other weights in it are another model."""
+    place = Path(session.config.policy.model)
+    return {f"model/{name}": digest for name, digest in _digests(place.resolve(), session.workspace / _MEMO).items()
+            } if place.is_dir() else {}
+
+
+@stage("base", settings=("policy.model", "policy.dtype"), packages=("transformers",), external=_own_folder)
 def base(work: Work) -> Made:
     """Prepares the model folder and records where it is and what is in it."""
     from models.policy.loading import prepare_model
 
-    folder = prepare_model(work.config.policy.model, work.session.workspace / "models", work.config.policy.dtype)
-    files = folder_digests(folder)
+    workspace = work.session.workspace
+    folder = prepare_model(work.config.policy.model, workspace / "models", work.config.policy.dtype)
+    files = _digests(folder, workspace / _MEMO)
     write_json(work.out / "model.json", {"name": work.config.policy.model, "folder": str(folder), "files": files})
     return Made(sources={f"{work.config.policy.model}/{name}": digest for name, digest in files.items()},
                 show=("model.json",), summary=f"`{work.config.policy.model}`, content {content_digest(files)[:12]}")
 
 
 def model_folder(folder: Path) -> Path:
-    """The model that a `base` artifact names; fetched or converted again where it is gone.
+    """The model that a `base` artifact names.
+
+    Args:
+        folder: of the artifact, in its store.
 
     Raises:
         ArtifactError: what lies there now is not what the artifact recorded.
     """
-    import json
-
-    from contracts.errors import ArtifactError
-
     entry = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    place = Path(entry["folder"])
-    if not place.is_dir() or set(folder_digests(place)) != set(entry["files"]):
+    place, workspace = Path(entry["folder"]), folder.parents[2]
+    if not place.is_dir():
         raise ArtifactError(f"the model {entry['name']!r} is no longer at {place}", "base models stay where they were",
                             f"remove {folder} and run again: it is then prepared anew")
+    found, recorded = _digests(place, workspace / _MEMO), entry["files"]
+    altered = sorted(name for name in {*found, *recorded} if found.get(name) != recorded.get(name))
+    if altered:
+        anew = f"remove {place} and {folder} and run again: it is then prepared anew"
+        raise ArtifactError(f"the model {entry['name']!r} at {place} was altered ({', '.join(altered[:3])})",
+                            "what is trained and judged is the model that was recorded",
+                            anew if place.is_relative_to(workspace) else "put its files back, or run the study again")
     return place
+
+
+def _digests(place: Path, memo: Path) -> dict[str, str]:
+    """Relative path to sha256 of each file of a model, worked out again only where a file is another."""
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    return {path.relative_to(place).as_posix(): remembered_digest(path, state_of(path), memo) for path in files}

@@ -34,6 +34,7 @@ from tasks import gpu, why
 from tasks.display import Advance, progress, say
 from tasks.launch import run_job
 from tasks.meter import Meter
+from tasks.recorded import record_again
 from tasks.session import Decision, Session, session_of
 from tasks.stopwatch import Stopwatch
 
@@ -141,6 +142,9 @@ class Stage:
         recipe, started = self.recipe(session, inputs, variant), time.monotonic()
         label = f"{self.name}:{variant}" if variant else self.name
         label = f"{label}@{arm}" if arm else label
+        if session.lease is not None:
+            with guarded(session.workspace):
+                session.lease.take(*(source.id for source in inputs.values()))
         usable, reasons = _decide(session, label, self.name, recipe)
         if usable is None:
             say(f"[bold]{label}[/bold] runs: {escape(one_line(why.brief(reasons)))}")
@@ -151,6 +155,8 @@ class Stage:
         # What was found counts, not Prefect's memory of it: another process may have made it anew since.
         artifact, taken = usable or Artifact.from_json(values), usable is None and bool(values.get("taken"))
         session.store.remember(session.config.study.name, label.replace(":", "-"), recipe)
+        if session.study_run and usable is not None:
+            record_again(session, artifact)
         if not (arm or variant) and session.study_run:
             session.tracker.register(artifact)
         ran, reasons = usable is None and not taken, [_MEANWHILE] if taken else reasons
@@ -282,7 +288,7 @@ def _tracked(make: Make, session: Session, recipe: Recipe, inputs: Mapping[str, 
         artifact = session.store.commit(draft, recipe.stage, recipe, inputs, {
             "sources": dict(made.sources), "metrics": dict(made.metrics), "cost": cost, "commit": git_commit(),
             "started": started, "process": os.getpid(), "tracking_run": run_id, "versions": versions(TRACKED),
-            "study": session.config.study.name})
+            "study": session.config.study.name, "show": list(made.show), "model": made.model})
         folder = session.store.folder(artifact)
         tracker.output(run_id, artifact, folder, [MANIFEST, *made.show])
         if made.model:

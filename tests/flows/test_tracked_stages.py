@@ -16,7 +16,8 @@ from flows.free_space import free_space
 from lineage.artifact import Artifact
 from lineage.leases import leased
 from support.small_store import ANSWER, EVIDENCE, STAYS
-from support.tracked_study import make, session, tracked_study
+from support.tracked_study import ADAPTER, make, session, tracked_study
+from tasks.recorded import record_again
 
 Study = tuple[Any, dict[str, Artifact]]
 
@@ -104,6 +105,41 @@ def test_each_new_policy_is_a_version_and_the_same_one_is_not(tmp_path: Path) ->
     assert freed["counts"]["artifact"] == 2 and freed["counts"]["model in MLflow"] == 1 and freed["bytes"] > 0
     assert registry.logged_model(second.id, second.sha256) is None
     assert [version.artifact for version in registry.versions("small", "policy")] == [first["rl"].id] * 2
+
+
+def test_what_a_killed_stage_could_not_tell_mlflow_is_told_by_the_next_run(tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    own = session(tmp_path / "workspace")
+    cohort = Artifact.from_json(make(own, "cohort", {"meta.json": "{}"}, show=("meta.json",)))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(own.tracker.client, "log_model_artifacts", killed)
+        make(own, "rl", ADAPTER, {"cohort": cohort}, model="lora-adapter", show=("adapter/adapter_config.json",))
+    policy = Artifact.from_json(make(own, "rl", ADAPTER, {"cohort": cohort}))  # a hit: it was finished
+    registry, run = own.tracker.registry, own.store.manifest(policy)["tracking_run"]
+    with pytest.raises(ArtifactError, match="run its study again"):
+        registry.crown("small", "policy", policy, "")
+    for _ in range(2):  # the second time there is nothing left to do
+        record_again(own, policy)
+        record_again(own, cohort)
+        assert len(own.tracker.client.search_logged_models([own.tracker.experiment])) == 1
+    assert registry.crown("small", "policy", policy, "it is whole").artifact == policy.id
+    assert own.tracker.client.get_run(run).info.status == "FINISHED"
+    assert files_of(own.tracker.client, run) == {"output/manifest.json", "output/adapter_config.json"}
+    assert len(own.tracker.client.search_runs([own.tracker.experiment])) == 2
+
+
+def test_every_champion_is_known_however_many_models_there_are(tmp_path: Path) -> None:
+    own = session(tmp_path / "workspace")
+    client, registry = own.tracker.client, own.tracker.registry
+    for number in range(100):  # a page of MLflow
+        client.create_registered_model(f"a{number:03d}.policy")
+    made = tracked_study(own)
+    registry.crown("small", "policy", made["rl"], "the only one")
+    assert registry.champions() == {made["rl"].id}
 
 
 def test_gc_frees_nothing_that_a_running_study_holds_and_a_dry_run_nothing_at_all(tmp_path: Path) -> None:

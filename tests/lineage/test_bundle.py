@@ -16,6 +16,7 @@ import pytest
 from contracts.errors import ArtifactError, DataError, MissingFileError
 from lineage import bundle
 from lineage.artifact import Artifact
+from lineage.carried_runs import carried
 from lineage.portable import guard
 from lineage.store import MANIFEST, Store
 from support.small_store import ANSWER, EVIDENCE, STAYS, small_store
@@ -127,6 +128,10 @@ TAMPERED: dict[str, Callable[[Entries], Entries]] = {
     "a study with a way out": lambda entries: _contents(entries, lambda values: values.update(study="../x")),
     "another format": lambda entries: _contents(entries, lambda values: values.update(format=99)),
     "members that are none": lambda entries: _contents(entries, lambda values: values.update(members=["x"])),
+    "no runs": lambda entries: _contents(entries, lambda values: values["members"].pop(bundle.RUNS)),
+    "no labels": lambda entries: _contents(entries, lambda values: values.pop("labels")),
+    "a label with a way out": lambda entries: _contents(
+        entries, lambda values: values.update(labels={"rl": "../../artifacts/patients/patients-0123456789ab"})),
     "a size below nothing": lambda entries: _contents(
         entries, lambda values: values["members"][bundle.RUNS].update(bytes=-1)),
     "more than a disk holds": lambda entries: _contents(
@@ -148,6 +153,34 @@ def test_what_was_tampered_with_is_refused_and_leaves_nothing(how: str, exported
     with pytest.raises(ArtifactError, match="unaltered"):
         bundle.unpack(path, place)
     assert list(place.iterdir()) == [] and not (path.parent / "imported" / "evil.json").exists()
+
+
+def test_a_bit_that_flipped_anywhere_is_found(exported: tuple[Path, dict[str, Artifact]]) -> None:
+    path, _ = exported
+    whole = path.read_bytes()
+    for place in range(20, len(whole) - 8, len(whole) // 80):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1:])
+        with pytest.raises(ArtifactError):
+            bundle.unpack(path, path.parent / "imported")
+
+
+RUN = {"id": "a" * 32, "name": "rl", "status": "FINISHED", "start": 1, "end": 2, "metrics": {"loss": [[1, 5, 0.5]]},
+       "inputs": [], "params": {}, "tags": {"artifact.id": "rl-0123456789ab"}}
+
+
+def test_runs_of_a_bundle_are_taken_as_they_were_written() -> None:
+    assert carried(json.dumps([RUN])) == [{**RUN, "metrics": {"loss": [(1, 5, 0.5)]}}]
+
+
+@pytest.mark.parametrize("change", [
+    {"tags": {"artifact.id": "../../../artifacts/patients/patients-0123456789ab"}},
+    {"tags": {"artifact.id": "/home/somebody"}}, {"tags": {"mlflow.user": "x"}}, {"id": "' or ''='"},
+    {"status": "DONE"}, {"start": "1"}, {"more": 1}, {"metrics": {"loss": [[1, 2]]}}])
+def test_a_run_that_no_export_writes_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ArtifactError, match=r"runs\.json, 0\."):
+        carried(json.dumps([{**RUN, **change}]))
+    with pytest.raises(ArtifactError, match="as a whole"):
+        carried("no JSON")
 
 
 @pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(b"no tar" * 200)[:40]])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ArtifactError
+from lineage.artifact import file_digest
 from lineage.chain import altered, chain, chains, check_sources, links, members, source_files
 from lineage.prediction import prediction
 from support.small_store import ANSWER, EVIDENCE, STAYS, put, small_store
@@ -63,6 +64,19 @@ def test_source_files_are_whole_other_ones_or_out_of_reach(tmp_path: Path) -> No
     assert check_sources(node, places) == ([], ["tiny/config.json"])
     (tmp_path / "hospital.csv").write_text("a,b\n1,3\n")
     assert check_sources(node, places) == (["hospital.csv"], ["tiny/config.json"])
+
+
+def test_of_two_extracts_whose_files_share_a_name_the_one_that_lies_here_is_whole_and_the_other_out_of_reach(
+        tmp_path: Path) -> None:
+    (tmp_path / "patients").write_text("new")
+    new, old = file_digest(tmp_path / "patients"), "0" * 64
+    cohorts = [{"sources": {"patients": digest}, "inputs": {}} for digest in (new, old)]
+    places = {"patients": tmp_path / "patients"}
+    for first, second in ((0, 1), (1, 0)):
+        node = {"sources": None, "inputs": {"cohort": cohorts[first], "before.cohort": cohorts[second]}}
+        assert check_sources(node, places) == ([], ["patients"])
+    (tmp_path / "patients").write_text("altered")
+    assert check_sources(node, places) == (["patients"], ["patients"])
 
 
 def test_one_prediction_hangs_on_its_arms_verdicts_and_names_nobody(tmp_path: Path) -> None:

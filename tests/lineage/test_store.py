@@ -47,10 +47,12 @@ def test_an_unfinished_draft_is_no_artifact_and_is_found_again(tmp_path: Path) -
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt), store.drafting("cohort", recipe().key) as draft:
         (draft.scratch / "half").write_text("kept")
+        (draft.out / "adapter").mkdir()
         raise KeyboardInterrupt
     assert store.find("cohort", recipe().key) is None
     with store.drafting("cohort", recipe().key) as draft:
         assert (draft.scratch / "half").read_text() == "kept"
+        assert not list(draft.out.iterdir()), "what is half written there would stand in the way, or become part of it"
 
 
 def test_an_altered_missing_or_added_file_is_named(tmp_path: Path) -> None:

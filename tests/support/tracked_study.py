@@ -23,6 +23,9 @@ from lineage.tracking import Tracker
 from support.small_store import ANSWER, EVIDENCE, PAGE, SHARED, STAYS, Files, write_files
 from tasks import stage
 
+ADAPTER = {"adapter/adapter_model.safetensors": save({"a": np.zeros(4, dtype=np.float32)}),
+           "adapter/adapter_config.json": "{}"}
+
 
 def session(workspace: Path, name: str = "small") -> Any:
     """The handles of one study; its runs have no run above them until `study_run` is set."""
@@ -54,8 +57,7 @@ def make(own: Any, kind: str, files: Files, inputs: Mapping[str, Artifact] | Non
 def tracked_study(own: Any, note: str = "") -> dict[str, Artifact]:
     """Makes cohort, patients, rl and report under one run of the study; `note` makes another policy and report."""
     tables = {"stays.parquet": pl.DataFrame({"stay_id": STAYS}), "meta.json": "{}"}
-    adapter = {"adapter/adapter_model.safetensors": save({"a": np.zeros(4, dtype=np.float32)}),
-               "adapter/adapter_config.json": f'{{"note": "{note}"}}',
+    adapter = {**ADAPTER, "adapter/adapter_config.json": f'{{"note": "{note}"}}',
                "rollouts.parquet": pl.DataFrame({"stay_id": STAYS, "text": [ANSWER, "x"]})}
     found: dict[str, Artifact] = {}
     with own.tracker.study_run({"study.name": own.config.study.name, "paths.data": "x"}, {}, "c" * 40) as own.study_run:
