@@ -74,6 +74,8 @@ class Evaluation(Section):
     def _last_visit_is_judged(self) -> Evaluation:
         if "last" not in self.visits or len(set(self.visits)) < len(self.visits):
             raise ValueError(f"visits={list(self.visits)}: [last] or [last, first]")
+        if self.stays != "all" and self.stays < 2:
+            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
         return self
 
 

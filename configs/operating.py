@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
-from configs.section import Positive, Section
+from configs.section import Positive, Section, require_no_password
 
 
 class Operations(Section):
@@ -22,13 +21,11 @@ class Operations(Section):
     studies_at_once: Positive = Field(1, description="Flow runs that the worker runs at once, the watch not counted.")
     gpu_runs: Positive = Field(1, description="Flow runs that may use the GPU at once.")
 
-    @field_validator("prefect_database", "mlflow_database")
-    @classmethod
-    def _no_password(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).password:
-            raise ValueError("a password in the address would be recorded with the settings; put it into the file that "
-                             "PGPASSFILE names")
-        return url
+    @model_validator(mode="after")
+    def _no_password(self) -> Operations:
+        for name in ("prefect_database", "mlflow_database"):
+            require_no_password(getattr(self, name), f"put that of {name} into the file that PGPASSFILE names")
+        return self
 
 
 class Landing(Section):

@@ -58,7 +58,7 @@ class Search(Section):
     question_tokens: int = Field(48, ge=4, le=4096, description="Most tokens of a subquestion.")
     answer_tokens: int = Field(96, ge=4, le=4096, description="Most tokens of an answer.")
     patients_at_once: Positive = Field(48, description="Patients searched concurrently.")
-    stays: int | Literal["all"] = Field("all", description="Training stays searched: all, or a stratified sample.")
+    stays: Positive | Literal["all"] = Field("all", description="Training stays searched: all, or a stratified sample.")
 
 
 class Lora(Section):
@@ -94,7 +94,7 @@ class Grpo(Section):
                                "the prompt is read once for them; off: shuffled over the rollout batch, as TRL does.")
     micro_batch: Positive = Field(8, description="Completions per forward pass on one device.")
     steps: Positive = Field(100, description="Optimiser steps in all.")
-    stays: int | Literal["all"] = Field("all", description="Training stays used: all, or a stratified sample.")
+    stays: Positive | Literal["all"] = Field("all", description="Training stays used: all, or a stratified sample.")
     clip: float = Field(0.2, gt=0.0, lt=1.0, description="e: lower clip range.")
     clip_min: float = Field(0.2, gt=0.0, le=10.0, description="e_min: smallest upper clip range; the only one where "
                                                               "entropy_clip is off (GRPO 0.2, DAPO 0.28).")

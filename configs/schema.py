@@ -6,14 +6,14 @@ Sections are handed to the rooms as they are; a room never reads a file or an en
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.api import Api
 from configs.judging import Arm, Evaluation, PerturbationKind, Robustness, Transfer
 from configs.operating import Champion, Landing, Operations
 from configs.policy import Grpo, Lora, Policy, Prompts, Rewards, Search, Serving, Sft
 from configs.records import Cohort, Expert, IcuStays, Meds, MimicIv, Partitions, Synthetic
-from configs.section import Positive, Section, Setting, Share
+from configs.section import Positive, Section, Setting, Share, require_no_password
 
 __all__ = ["Api", "Arm", "Champion", "Cohort", "Config", "Evaluation", "Expert", "Grpo", "IcuStays", "Landing", "Lora",
            "Meds", "MimicIv", "Operations", "Partitions", "Paths", "PerturbationKind", "Policy", "Positive", "Prompts",
@@ -59,6 +59,16 @@ class Config(Section):
     landing: Landing = Landing()
     champion: Champion = Champion()
 
+    @field_validator("paths", "landing", "partitions")
+    @classmethod
+    def _no_password(cls, section: Section) -> Section:
+        for name in ("data", "folder", "cache"):
+            require_no_password(getattr(section, name, None), f"leave that of `{name}` to the store's driver, which "
+                                "reads its environment or credentials file (s3: AWS_SECRET_ACCESS_KEY or "
+                                "~/.aws/credentials; gs: GOOGLE_APPLICATION_CREDENTIALS; any: FSSPEC_SFTP_PASSWORD and "
+                                "the like, or ~/.config/fsspec/*.json)")
+        return section
+
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:
         apart = [name for name in self.robustness.arms if name in self.arms and self.arms[name].prepare]
@@ -67,6 +77,11 @@ class Config(Section):
                              "so their perturbations are not the others'")
         if self.cohort.split == "paper" and self.cohort.source != "tjh":
             raise ValueError(f"cohort.split=paper needs cohort.source=tjh, not {self.cohort.source}")
+        for name, tokens in (("policy.grpo.completion_tokens", self.policy.grpo.completion_tokens),
+                             ("evaluation.completion_tokens", self.evaluation.completion_tokens)):
+            if tokens >= self.serving.context:
+                raise ValueError(f"{name}={tokens}: it must leave room for the prompt within serving.context="
+                                 f"{self.serving.context}")
         if self.study.seed + self.evaluation.policy_seeds > 2**31:
             raise ValueError(f"study.seed={self.study.seed} with evaluation.policy_seeds="
                              f"{self.evaluation.policy_seeds}: the last seed must be below 2**31")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import ConfigError
 from lineage.garbage import Waste, needed, remove, size, studies, waste
 from lineage.leases import guarded, running
+from operations.ledger import Ledger
 from tasks.session import Session
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def free_space(session: Session, keep: Sequence[str] | None, older_than: float, dry_run: bool) -> dict[str, Any]:
-    """Removes what no kept study, champion or running study needs, and nobody answers from.
+    """Removes what no kept study, champion, running study or comparison to come needs, and nobody answers from.
 
     Args:
         keep: names of studies; none: all that the workspace knows, so that only what they no longer use is freed.
@@ -41,7 +42,7 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
         leases = running(store.workspace)
         busy = {lease.study for lease in leases if lease.makes}
         kept = sorted({*(keep or known), *busy})
-        stay = needed(store, kept, leases, registry.champions() if registry else ())
+        stay = needed(store, kept, leases, _compared_with(session) | (registry.champions() if registry else set()))
         found = waste(store, stay, kept, older_than, idle=not busy)
         gone = found if dry_run else [one for one in found if remove(store, one)]
     if registry:
@@ -52,6 +53,11 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
     return {"bytes": sum(totals.values()), "by_kind": dict(totals), "counts": dict(Counter(one.kind for one in gone)),
             "kept": kept, "running": sorted(busy),
             "answering": sorted({lease.study for lease in leases if not lease.makes})}
+
+
+def _compared_with(session: Session) -> set[str]:
+    """What the studies of the next extracts are compared with: the last ones, and those of the champions."""
+    return Ledger(session.workspace).needed_artifacts() if (session.workspace / "landing-ledger").is_dir() else set()
 
 
 def _models(session: Session, registry: Registry, artifacts: set[str], dry_run: bool) -> list[Waste]:

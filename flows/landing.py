@@ -19,12 +19,13 @@ from contracts.errors import ConfigError, DataError, EagRlError
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.places import is_local, place_of, state_of
 from lineage.artifact import content_digest, remembered_digest
-from operations.arrivals import SUMS, Judgement, Look, Release, date_in, newest_first, newness, sums_of, unfinished
-from operations.ledger import Ledger
+from operations.arrivals import SUMS, Judgement, Look, Release, date_in, newness_together, sums_of, unfinished
+from operations.ledger import JUDGED, OFFERED, Ledger
 from tasks.cohort import source_files
 from tasks.session import Session, session_of
 
 _PIECE = 1 << 20
+_AGAIN = Judgement("arrived", "complete again: the files that arrived before are back")
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -52,7 +53,7 @@ class Landing:
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def look(self) -> None:
-        """Looks at every extract once."""
+        """Looks at every extract once, and tells the newest arrival where only another study was told of it."""
         known, looks, complete = self.ledger.looks(), {}, {}
         for place in self._places():
             try:
@@ -70,10 +71,12 @@ class Landing:
                 self._say(place, verdict, looks.get(str(place), {}).get("listing", ""), None)
             elif release is not None:
                 complete[str(place)] = release
-        for name in newest_first(complete):
-            verdict = newness(complete[name], self.ledger.releases())
-            self._say(place_of(name), verdict, looks[name]["listing"], complete[name])
+        newest = self.ledger.newest() or {}
+        for name, verdict in newness_together(complete, self.ledger.releases()).items():
+            back = (newest.get("place"), newest.get("digest")) == (name, complete[name].digest)
+            self._say(place_of(name), _AGAIN if back else verdict, looks[name]["listing"], complete[name])
         self.ledger.keep_looks(looks)
+        self._offer()
 
     def _places(self) -> list[Path]:
         if not self.folder.exists():
@@ -82,9 +85,9 @@ class Landing:
                       key=str)
 
     def _judged(self, place: Path, listing: str) -> bool:
-        """Whether these very files have had their final word."""
-        last = self.ledger.last(str(place), ("arrived", "duplicate", "older", "broken"))
-        return last is not None and last["listing"] == listing
+        """Whether these very files have had their final word, and nothing else was seen since."""
+        last = self.ledger.last(str(place), JUDGED)
+        return last is not None and last["status"] != "waiting" and last["listing"] == listing
 
     def _unfinished(self, place: Path, found: Mapping[str, Path], seen: Mapping[str, Any]) -> Judgement | None:
         sums = sums_of(found[SUMS].read_text(encoding="utf-8", errors="replace")) if SUMS in found else None
@@ -102,23 +105,44 @@ class Landing:
             EagRlError: the reader of its source refuses it.
         """
         session = _session(self.config, place)
-        digests = dict(source_files(session))
+        digest = digest_of(session)
         mimic = self.config.cohort.source == "mimic_iv"
         version = open_extract(session.data, self.config.cohort.mimic_iv.allow_extra_columns).version if mimic else ""
         if SUMS not in found:
             for name, path in found.items():
                 _check_packed(name, path)
-        return Release(content_digest(digests), version, date_in(place.name))
+        return Release(digest, version, date_in(place.name))
 
     def _say(self, place: Path, verdict: Judgement, listing: str, release: Release | None) -> None:
         """Tells and records a judgement, one that only says "not yet" once for each reason."""
-        last = self.ledger.last(str(place), ("waiting", "arrived", "duplicate", "older", "broken"))
+        last = self.ledger.last(str(place), JUDGED)
         if last is not None and (last["status"], last["reason"]) == (verdict.status, verdict.reason):
             return
-        facts = {"listing": listing, **(vars(release) if release else {})}
+        study = {"study": self.config.study.name} if verdict.status == "arrived" else {}
+        facts = {"listing": listing, **study, **(vars(release) if release else {})}
         self.tell({"extract": place.name, "place": str(place), "status": verdict.status, "reason": verdict.reason,
                    **facts})
         self.ledger.add(str(place), verdict.status, verdict.reason, **facts)
+
+    def _offer(self) -> None:
+        """Tells an arrival in this folder that the watch of another study has judged, once."""
+        study = self.config.study.name
+        found = self.ledger.untold(study)
+        if found is None or str(place_of(found["place"]).parent).rstrip("/") != str(self.folder).rstrip("/"):
+            return
+        self.tell({**found, "study": study})
+        self.ledger.add(found["place"], OFFERED, f"told to the study {study} as well", study=study,
+                        digest=found["digest"])
+
+
+def digest_of(session: Session) -> str:
+    """Digest of an extract's files that are read; what else decides a cohort (a mapping) is none of them.
+
+    Raises:
+        DataError: the reader of its source refuses them.
+    """
+    return content_digest({name: digest for name, digest in source_files(session).items()
+                           if not name.startswith("mapping/")})
 
 
 def _files(place: Path) -> dict[str, Path]:

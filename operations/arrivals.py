@@ -2,8 +2,9 @@
 a judgement comes out.
 
 Complete is a folder whose checksum file fits, or, without one, whose files have been unchanged for a set time. Of the
-complete ones, what was there before is a duplicate; what has a lower version, or the same and an earlier date in its
-name, than the newest that arrived is older; what the reader of its source refuses is broken.
+complete ones, what was there before is a duplicate; what has a lower version, or perhaps the same and an earlier date
+in its name, than any that arrived is older; so is, of those that are complete at once and cannot be told apart, each
+but one; what the reader of its source refuses is broken.
 """
 
 from __future__ import annotations
@@ -94,14 +95,37 @@ def newness(release: Release, known: Iterable[tuple[str, Release]]) -> Judgement
     if same is not None:
         return Judgement("duplicate", f"its files are those of {same}, byte for byte")
     for other, one in earlier:
-        both = _exact(release.version) and _exact(one.version)
-        if both and _number(release.version) < _number(one.version):
+        if _lower(release.version, one.version):
             return Judgement("older", f"version {release.version} is lower than {one.version} of {other}")
-        same_version = not both or _number(release.version) == _number(one.version)
-        if same_version and release.date and one.date and release.date < one.date:
+        perhaps_same = not _lower(one.version, release.version)
+        if perhaps_same and release.date and one.date and release.date < one.date:
             return Judgement("older", f"its date {release.date} is before {one.date} of {other}")
     return Judgement("arrived", "complete and new" + (f", version {release.version}" if release.version else "")
                      + (f", of {release.date}" if release.date else ""))
+
+
+def newness_together(releases: Mapping[str, Release], known: Iterable[tuple[str, Release]]) -> dict[str, Judgement]:
+    """Whether extracts that are complete at once are new, in the order in which to record it.
+
+    Of those that neither version nor date tells apart, only the one whose name comes last is new. What is new stands
+    last: whoever is cut off in between has not yet heard of it, and the others are out of the way.
+
+    Args:
+        releases: by place.
+        known: as of `newness`.
+    """
+    earlier, found = list(known), dict[str, Judgement]()
+    for place in newest_first(releases):
+        verdict = newness(releases[place], earlier)
+        arrived = [other for other, one in found.items() if one.status == "arrived"]
+        rival = next((other for other in arrived if _alike(releases[place], releases[other])), None)
+        if verdict.status == "arrived" and rival is not None:
+            verdict = Judgement("older", f"arrived together with {_name(rival)}, whose version, date or name comes "
+                                         "later")
+        if verdict.status == "arrived":
+            earlier.append((_name(place), releases[place]))
+        found[place] = verdict
+    return dict(sorted(found.items(), key=lambda entry: entry[1].status == "arrived"))
 
 
 def date_in(name: str) -> str:
@@ -111,8 +135,10 @@ def date_in(name: str) -> str:
 
 
 def newest_first(releases: Mapping[str, Release]) -> list[str]:
-    """Names, newest release first, so that of two that arrive together the older one is never studied."""
-    return sorted(releases, key=lambda name: (_number(releases[name].version), releases[name].date, name), reverse=True)
+    """Names, newest release first, so that of two that arrive together the older one is never studied; numbers in names
+    count as numbers: extract-10 comes after extract-9."""
+    return sorted(releases, key=lambda name: (_number(releases[name].version), releases[name].date, _parts(name)),
+                  reverse=True)
 
 
 def _lack(look: Look, digest: Callable[[str], str]) -> str | None:
@@ -134,6 +160,26 @@ def _lack(look: Look, digest: Callable[[str], str]) -> str | None:
 def _exact(version: str) -> bool:
     """Whether the version is known, and not only a lower bound ("2.1+")."""
     return bool(version) and not version.endswith("+")
+
+
+def _lower(version: str, other: str) -> bool:
+    """Whether a version is surely lower than another, of which a lower bound is enough."""
+    return _exact(version) and _number(version) < _number(other)
+
+
+def _alike(release: Release, other: Release) -> bool:
+    """Whether version and date leave open which of two is the newer."""
+    return all(newness(one, [("", another)]).status == "arrived"
+               for one, another in ((release, other), (other, release)))
+
+
+def _parts(name: str) -> list[tuple[str, int]]:
+    """A name as the texts and numbers that it is made of, for comparing."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", name)]
+
+
+def _name(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def _number(version: str) -> tuple[int, ...]:

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from operations.arrivals import Release
 
-STUDIED = "studied"
+JUDGED = ("waiting", "arrived", "duplicate", "older", "broken")
+STUDYING, STUDIED, OFFERED = "studying", "studied", "offered"
 
 
 class Ledger:
@@ -68,14 +69,56 @@ class Ledger:
         return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in self.rows()
                 if row["status"] == "arrived"]
 
-    def pending(self, place: str | None = None) -> dict[str, Any] | None:
-        """The arrival of `place` (None: the newest one) unless its study has ended well or another arrived since."""
-        rows = self.rows()
-        done = {row["digest"] for row in rows if row["status"] == STUDIED}
-        newest = next((row for row in reversed(rows) if row["status"] == "arrived"), None)
-        if newest is None or newest["digest"] in done or place not in (None, newest["place"]):
+    def newest(self) -> dict[str, Any] | None:
+        """The last arrival."""
+        return next((row for row in reversed(self.rows()) if row["status"] == "arrived"), None)
+
+    def pending(self, place: str | None = None, study: str | None = None) -> dict[str, Any] | None:
+        """The arrival of `place` (None: the newest one), if that is still to be studied.
+
+        It is not once its study has ended well, another extract has arrived, or its files are no longer those that
+        arrived: then its place has been judged again since.
+
+        Args:
+            study: whose study counts; None: any. A line that names no study counts for all.
+        """
+        newest = self.newest()
+        if newest is None or place not in (None, newest["place"]) or self.last(newest["place"], JUDGED) != newest:
             return None
-        return newest
+        done = any(row["status"] == STUDIED and row["digest"] == newest["digest"] and _concerns(row, study)
+                   for row in self.rows())
+        return None if done else newest
+
+    def untold(self, study: str) -> dict[str, Any] | None:
+        """The arrival that is still to be studied, if no watch has told it to this study yet."""
+        found, rows = self.pending(study=study), self.rows()
+        if found is None:
+            return None
+        since = rows[len(rows) - 1 - rows[::-1].index(found):]
+        told = any(row["status"] in ("arrived", OFFERED) and row["place"] == found["place"] and _concerns(row, study)
+                   for row in since)
+        return None if told else found
+
+    def begun(self, digest: str, study: str) -> dict[str, Any] | None:
+        """The first line about a study of these files that says with what it is to be compared."""
+        return next((row for row in self.rows() if row["status"] == STUDYING and row["digest"] == digest
+                     and row.get("study") == study and "last" in row), None)
+
+    def needed_artifacts(self) -> set[str]:
+        """Ids of what the next comparisons read: all artifacts of each study's last line of a study that ended well, of
+        the last one that became the champion, and what a study that has begun is to be compared with."""
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in self.rows():
+            study = row.get("study", "")
+            if row["status"] == STUDIED:
+                rows[study, STUDIED] = row
+                rows.pop((study, STUDYING), None)
+                if row.get("champion"):
+                    rows[study, "champion"] = row
+            elif row["status"] == STUDYING:
+                rows[study, STUDYING] = row
+        return {one["id"] for row in rows.values() for named in ("artifacts", "last")
+                for one in row.get(named, {}).values()}
 
     def looks(self) -> dict[str, dict[str, Any]]:
         """What the last look found: place to `listing`, `boot`, `since` (the first look at it) and `looks`."""
@@ -90,3 +133,8 @@ class Ledger:
         partial = self.looks_file.with_name(".looks.json.partial")
         partial.write_text(json.dumps(looks), encoding="utf-8")
         partial.replace(self.looks_file)
+
+
+def _concerns(row: Mapping[str, Any], study: str | None) -> bool:
+    """Whether a line is about a study, as lines are that name none."""
+    return study is None or row.get("study", study) == study

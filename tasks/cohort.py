@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping
 
+from contracts.errors import DataError
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
 from ehr.sources.places import state_of
@@ -29,12 +32,13 @@ def source_files(session: Session) -> Mapping[str, str]:
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    files = source_files(work.session)
+    files, began = source_files(work.session), time.time()
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
                              lambda name, done, total: advance(done, total, name),
                              parsed=cache_of(work.config.partitions, work.session.workspace),
                              engine=engine_of(work.config.partitions))
+    _require_unchanged(work.session, files, began)
     prepared = prepare(source, section, seed)
     findings = validity.check(prepared, source)
     validity.require(findings)
@@ -50,6 +54,26 @@ def cohort(work: Work) -> Made:
     return Made(metrics=numbers, sources=files,
                 show=("attrition.json", "meta.json", validity.FILE, *table_one.FILES),
                 summary=_markdown(table["splits"]))
+
+
+def _require_unchanged(session: Session, files: Mapping[str, str], began: float) -> None:
+    """What was read is what the digests say; tables parsed of a file that changed meanwhile are not kept.
+
+    Raises:
+        DataError: a source file is another now.
+    """
+    now = source_files(session)
+    changed = sorted(name for name in {*files, *now} if files.get(name) != now.get(name))
+    if not changed:
+        return
+    parsed = {folder for name in changed if name in files
+              for folder in (session.workspace / "cache").glob(f"*-{files[name][:16]}-*")}
+    # Of MEDS all files have one folder, named by all their digests: the one that was made since.
+    made = {folder for folder in (session.workspace / "cache").glob("meds-*") if folder.stat().st_mtime >= began}
+    for folder in parsed | made:
+        shutil.rmtree(folder, ignore_errors=True)
+    raise DataError(f"{', '.join(changed[:3])} changed while the extract was read", "its files hold still",
+                    "run again once they are copied: nothing of this reading is kept")
 
 
 def _markdown(splits: Mapping[str, Mapping[str, int]]) -> str:

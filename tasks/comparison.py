@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import polars as pl
 
@@ -13,10 +14,15 @@ from ehr.compare import Comparison, compare, shifted
 from ehr.folder import read
 from evaluation import succession, succession_page
 from lineage.artifact import Artifact
+from lineage.store import Store
 from tasks.stage import Made, Work, input_file, stage
 
 BEFORE, CHAMPION = "before.", "champion."
 FILE = "comparison.json"
+# Variants of the stage, where there is a champion and nothing to compare with it: it is never replaced unseen.
+BY_HAND, REMOVED = "set-by-hand", "removed"
+KEPT = {BY_HAND: "kept: set by hand, its verdicts are not here",
+        REMOVED: "kept: its verdicts are no longer in the workspace"}
 _SHIFTS = 20
 
 
@@ -26,12 +32,54 @@ def wanted(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
             if role in ("cohort", "baselines") or role.startswith("verdicts.")}
 
 
-@stage("comparison", settings=("champion", "evaluation.interval_bootstraps", "study.seed", "study.name"),
+def judged_with(store: Store, adapter: str) -> dict[str, Artifact]:
+    """Of the studies that judged an adapter (id) the newest judging: cohort, baselines, verdicts; empty without any.
+
+    Verdicts belong together that are of one cohort and were asked for the same stays of it. What another study asked of
+    its own patients (its variant has an "@") does not count.
+    """
+    entries = {entry["artifact"]["id"]: entry for entry in store.manifests()}
+    verdicts = [entry for entry in entries.values() if entry["artifact"]["kind"] == "verdicts"
+                and entry["inputs"].get("adapter", {}).get("id") == adapter and "@" not in _variant(entry)]
+    newest = max(verdicts, key=lambda entry: entry["finished"], default=None)
+    cohort = _cohort(entries, newest) if newest is not None else None
+    if newest is None or cohort is None or cohort.id not in entries:
+        return {}
+    baselines = [entry for entry in entries.values() if entry["artifact"]["kind"] == "baselines"]
+    found = {"cohort": cohort}
+    for entry in sorted([*verdicts, *baselines], key=lambda entry: float(entry["finished"])):
+        if _cohort(entries, entry) == cohort and _asked(entry) == _asked(newest):
+            artifact = Artifact.from_json(entry["artifact"])
+            found["baselines" if artifact.kind == "baselines" else f"verdicts.{_variant(entry)}"] = artifact
+    return found
+
+
+def _variant(entry: Mapping[str, Any]) -> str:
+    return str(entry["recipe"]["settings"].get("variant", ""))
+
+
+def _asked(entry: Mapping[str, Any]) -> list[Any]:
+    """What decides which stays of a cohort are judged."""
+    return [entry["recipe"]["settings"].get(name) for name in ("evaluation.stays", "study.seed")]
+
+
+def _cohort(entries: Mapping[str, Mapping[str, Any]], entry: Mapping[str, Any]) -> Artifact | None:
+    """The cohort that an artifact was made from, if need be through its patients."""
+    inputs = entry["inputs"]
+    if "cohort" in inputs:
+        return Artifact.from_json(inputs["cohort"])
+    patients = entries.get(inputs.get("patients", {}).get("id", ""))
+    return _cohort(entries, patients) if patients is not None else None
+
+
+@stage("comparison", settings=("champion", "evaluation.arms", "evaluation.interval_bootstraps", "study.seed",
+                                "study.name"),
        packages=("polars", "jinja2", "matplotlib", "scikit-learn"))
 def comparison(work: Work) -> Made:
     """Writes comparison.{html,md,json}, figures.csv and the cohorts' comparison under cohort/.
 
-    Roles: those of this study; of the last one with the prefix `before.`; of the champion's with `champion.`.
+    Roles: those of this study; of the last one with the prefix `before.`; of the champion's with `champion.`. Variant:
+    of KEPT, where a champion is there whose verdicts are not.
     """
     new = read(work.inputs["cohort"])
     patients = dict(new.stays.select("stay_id", "patient_id").iter_rows())
@@ -54,6 +102,8 @@ def _verdict(work: Work, patients: Mapping[str, str]) -> succession.Verdict:
     new = _verdicts(work, "")
     if new is None:
         return succession.Verdict(False, "kept: this study ended before any arm was judged")
+    if reason := KEPT.get(work.name.partition(":")[2]):
+        return succession.Verdict(False, reason)
     if not any(role.startswith(CHAMPION) for role in work.inputs):
         return succession.Verdict(True, "named: there was none before")
     return succession.crown(_rows(work, CHAMPION, patients), succession.judging_key(new), work.config.champion)
@@ -67,9 +117,16 @@ def _rows(work: Work, prefix: str, patients: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _verdicts(work: Work, prefix: str) -> pl.DataFrame | None:
+    """The verdicts in the order of the table, policy arms first: the last of them decides where the method's is not."""
     roles = [role for role in work.inputs if role == f"{prefix}baselines" or role.startswith(f"{prefix}verdicts.")]
-    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet")) for role in sorted(
-        roles, key=lambda role: (role.endswith("baselines"), role))]) if roles else None
+    arms = work.config.evaluation.arms
+
+    def place(role: str) -> tuple[bool, int, str]:
+        arm = role.partition("verdicts.")[2]
+        return role.endswith("baselines"), arms.index(arm) if arm in arms else len(arms), role
+
+    return pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet"))
+                      for role in sorted(roles, key=place)]) if roles else None
 
 
 def _page(work: Work, cohorts: Comparison, rows: pl.DataFrame, reason: str, plot: str) -> succession_page.Page:

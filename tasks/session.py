@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from configs.load import dump
 from configs.schema import Config
 from contracts.errors import MissingFileError
+from contracts.features import catalogue
 from ehr.sources.places import is_local, place_of
 from lineage.leases import Lease
 from lineage.store import Store
@@ -108,8 +109,20 @@ _sessions: dict[str, Session] = {}
 
 
 def session_of(config: Mapping[str, Any]) -> Session:
-    """The session of a dumped configuration, made at first use in this process."""
+    """The session of a dumped configuration, made at first use in this process.
+
+    Raises:
+        ConfigError: it names a feature that the source does not have.
+    """
     key = json.dumps(config, sort_keys=True)
     if key not in _sessions:
-        _sessions[key] = Session(Config.model_validate(config))
+        _sessions[key] = Session(_with_known_features(Config.model_validate(config)))
     return _sessions[key]
+
+
+def _with_known_features(config: Config) -> Config:
+    """The configuration, whose named features exist: found now, and not once the expert is trained."""
+    known = catalogue("tjh" if config.cohort.source.startswith("tjh") else "mimic_iv")
+    for name in config.prompts.features if isinstance(config.prompts.features, tuple) else ():
+        known[name]
+    return config

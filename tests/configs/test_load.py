@@ -94,6 +94,31 @@ def test_a_database_address_with_a_password_is_refused() -> None:
     assert found.mlflow_database == "postgresql://me@127.0.0.1/mlflow"
 
 
+@pytest.mark.parametrize("setting", ["paths.data", "landing.folder", "partitions.cache"])
+@pytest.mark.parametrize("address", [
+    "sftp://me:Xy7secret@host/x", "sftp://me:Xy7p@secret@host/x", "sftp://me:Xy7/secret@host/x",
+    "sftp://:Xy7secret@[::1]:22/x", "simplecache::sftp://me:Xy7secret@host:22/x"])
+def test_an_address_of_data_with_a_password_is_refused_without_repeating_it(setting: str, address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("demo", [f"{setting}={address}"])
+    said = str(caught.value)
+    assert f"`{setting.partition('.')[2]}`" in said and "would be recorded" in said and "FSSPEC_SFTP_PASSWORD" in said
+    assert "Xy7" not in said and "secret@" not in said
+
+
+@pytest.mark.parametrize("address", [
+    "s3://bucket/folder", "sftp://me@host:22/a@b", "sftp://host:22/a:b@c", "s3://bucket/a:b@c", "/data/a:b@c",
+    "sftp://[::1]:22/a@b", "zip://inner.csv::s3://bucket/a@b", "memory://landing"])
+def test_an_address_of_data_without_a_password_is_taken(address: str) -> None:
+    assert load("demo", [f"landing.folder={address}", f"paths.data={address}"]).landing.folder == address
+
+
+def test_a_database_password_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="mlflow_database") as caught:
+        load("demo", ["operations.mlflow_database=postgresql://me:Xy7p@secret@127.0.0.1/mlflow"])
+    assert "secret" not in str(caught.value)
+
+
 def test_the_workspace_of_the_environment_stands_where_nothing_else_sets_it(monkeypatch: pytest.MonkeyPatch,
                                                                            tmp_path: Path) -> None:
     monkeypatch.setenv("EAG_RL_WORKSPACE", "/x/workspace")
@@ -102,3 +127,13 @@ def test_the_workspace_of_the_environment_stands_where_nothing_else_sets_it(monk
     own = tmp_path / "own.yaml"
     own.write_text("extends: demo\npaths: {workspace: theirs}\n")
     assert load(str(own)).paths.workspace == "theirs"
+
+
+@pytest.mark.parametrize("setting", [
+    "evaluation.stays=-5", "evaluation.stays=0", "evaluation.stays=1", "evaluation.validation_stays=0",
+    "search.stays=0", "policy.grpo.stays=-1", "policy.grpo.completion_tokens=16000",
+    "evaluation.completion_tokens=4096"])
+def test_what_would_fail_or_mislead_after_hours_of_training_is_refused_at_once(setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("demo", [setting])
+    assert setting.partition("=")[2] in caught.value.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,28 @@ def test_a_generated_extract_becomes_a_cohort_with_targets(tmp_path: Path) -> No
     assert names.height == 26 and set(names["len"]) == {cohort.stays.height}
     assert cohort.targets["value"].min() == 0.0 and cohort.targets.equals(cohort.targets.sort("stay_id", "name"))
     assert any("of no phenotype" in step.rule for step in cohort.attrition)
+
+
+def test_an_extract_that_changes_while_it_is_read_is_no_cohort_and_leaves_no_parsed_table(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    extract = synthesize(tmp_path / "extract", "mimic-iv-3.1", 60, rows_per_stay=40).folder
+    config = Config(cohort=Section(source="mimic_iv", mimic_iv=MimicIv()))
+    read_source = tasks.cohort.read_source
+
+    def overwritten(*arguments: Any, **named: Any) -> Any:
+        found = read_source(*arguments, **named)
+        with gzip.open(extract / "icu" / "chartevents.csv.gz", "ab") as stream:
+            stream.write(b"\n")
+        return found
+
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"chartevents.* changed while"):
+        patch.setattr(tasks.cohort, "read_source", overwritten)
+        make(tmp_path / "out", config, extract)
+    tables = {folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()}
+    assert "chartevents" not in tables and "labevents" in tables
+    make(tmp_path / "out", config, extract)
+    assert "chartevents" in {folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()}
 
 
 def test_mortality_on_a_whole_extract_passes_every_check(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ def judged(cohort: Path, folder: Path, noise: float, arm: str, reading: str) -> 
     return folder
 
 
-def compared(tmp_path: Path, inputs: dict[str, Path], **champion: Any) -> tuple[Made, dict[str, Any]]:
-    config = Config(evaluation=Evaluation(interval_bootstraps=200), champion=Champion(**champion))
+def compared(tmp_path: Path, inputs: dict[str, Path], arms: tuple[str, ...] = ("stage1+2",), **champion: Any
+             ) -> tuple[Made, dict[str, Any]]:
+    config = Config(evaluation=Evaluation(arms=arms, interval_bootstraps=200), champion=Champion(**champion))
     session = cast(Any, SimpleNamespace(config=config, workspace=tmp_path))
     artifacts = {role: Artifact(role, f"{role}-1", role, "a" * 64, "r") for role in inputs}
     out = tmp_path / "out"
@@ -69,6 +70,17 @@ def test_a_better_study_replaces_the_champion_and_the_page_says_so(cohorts: dict
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://creativecommons.org", "").replace(
         "http://purl.org", "")
     assert not any(stay in page for stay in pl.read_parquet(cohorts["new"] / "stays.parquet")["stay_id"].to_list()[:50])
+
+
+def test_without_the_methods_arm_the_last_of_the_configuration_decides_as_in_the_report(
+        cohorts: dict[str, Path], tmp_path: Path) -> None:
+    found = {"cohort": cohorts["new"], f"{BEFORE}cohort": cohorts["old"]}
+    for prefix, name in (("", "new"), (CHAMPION, "old")):
+        for arm in ("think", "decomposition"):
+            found[f"{prefix}verdicts.{arm}"] = judged(cohorts[name], tmp_path / name / arm, 0.1, arm, "tokens")
+    for arms in (("think", "decomposition"), ("decomposition", "think")):
+        (tmp_path / arms[-1]).mkdir()
+        assert f" of {arms[-1]} " in compared(tmp_path / arms[-1], found, arms, least=5)[1]["reason"]
 
 
 def test_without_verdicts_only_the_cohorts_are_compared(cohorts: dict[str, Path], tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs.load import load
+from configs.load import dump, load
 from contracts.errors import ConfigError
 from ehr.extracts.write import synthesize
-from flows.landing import Landing
+from flows.landing import Landing, digest_of
+from tasks.session import session_of
 
 
 class Watched:
@@ -91,6 +93,78 @@ def test_of_two_at_once_only_the_newer_arrives(tmp_path: Path, extract: Path, ne
     assert said["b-mimic-iv-3.1"].startswith("arrived") and said["a-mimic-iv-2.2"].startswith("older")
 
 
+def test_of_two_at_once_of_one_version_the_newest_name_is_studied(tmp_path: Path, newer: Path) -> None:
+    watched = Watched(tmp_path)
+    shutil.copytree(newer, watched.folder / "extract-10")
+    other = synthesize(tmp_path / "x", "mimic-iv-3.1", 20, seed=8, rows_per_stay=1).folder
+    shutil.copytree(other, watched.folder / "extract-9")
+    said = watched.look()
+    assert said["extract-9"].startswith("older: arrived together with extract-10")
+    assert (watched.landing.ledger.pending() or {})["extract"] == "extract-10"
+
+
+def test_what_is_overwritten_is_not_pending_until_the_next_extract_is_whole(tmp_path: Path, extract: Path, newer: Path
+                                                                            ) -> None:
+    watched = Watched(tmp_path)
+    place, ledger = watched.folder / "current", watched.landing.ledger
+    shutil.copytree(extract, place)
+    watched.look()
+    first = ledger.pending(str(place)) or {}
+    shutil.copytree(newer, place, ignore=shutil.ignore_patterns("chartevents*"), dirs_exist_ok=True)
+    assert watched.look()["current"].startswith("waiting: half-copied")
+    assert ledger.pending() is None and ledger.pending(str(place)) is None
+    shutil.copytree(newer, place, dirs_exist_ok=True)
+    watched.look()
+    assert (ledger.pending(str(place)) or {})["digest"] != first["digest"]
+
+
+def test_an_arrival_whose_files_are_back_is_told_and_pending_again(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path)
+    place = watched.folder / "current"
+    shutil.copytree(extract, place)
+    watched.look()
+    file = place / "hosp" / "patients.csv.gz"
+    whole, state = file.read_bytes(), file.stat()
+    for restore in (lambda: os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns)), lambda: None):
+        file.write_bytes(whole[:-3])
+        watched.look()
+        assert watched.landing.ledger.pending() is None
+        file.write_bytes(whole)
+        restore()
+        assert watched.look()["current"] == "arrived: complete again: the files that arrived before are back"
+        assert watched.landing.ledger.pending() is not None
+    assert watched.statuses("current").count("arrived") == 3
+
+
+def test_a_second_study_of_the_folder_is_told_of_the_newest_arrival_once(tmp_path: Path, extract: Path, newer: Path
+                                                                        ) -> None:
+    first, second = Watched(tmp_path, "study.name=first"), Watched(tmp_path, "study.name=second")
+    shutil.copytree(extract, first.folder / "a")
+    first.look()
+    shutil.copytree(newer, first.folder / "b")
+    first.look()
+    assert first.statuses("a") == first.statuses("b") == ["waiting", "arrived"]
+    second.look()
+    second.again()
+    second.look()
+    assert [(row["extract"], row["status"], row["study"]) for row in second.told] == [("b", "arrived", "second")]
+    told = len(first.told)
+    first.look()
+    assert len(first.told) == told
+    ledger = second.landing.ledger
+    ledger.add(str(first.folder / "b"), "studied", "champion kept", digest=second.told[0]["digest"], study="first")
+    assert ledger.pending(None, "first") is None and (ledger.pending(None, "second") or {})["extract"] == "b"
+
+
+def test_a_study_of_another_folder_is_not_told(tmp_path: Path, extract: Path) -> None:
+    first = Watched(tmp_path, "study.name=first")
+    second = Watched(tmp_path, "study.name=second", f"landing.folder={tmp_path / 'elsewhere'}")
+    shutil.copytree(extract, first.folder / "a")
+    first.look()
+    second.look()
+    assert second.told == []
+
+
 def test_an_extract_without_checksums_arrives_when_it_held_still(tmp_path: Path, extract: Path) -> None:
     watched = Watched(tmp_path)
     shutil.copytree(extract, watched.folder / "a", ignore=shutil.ignore_patterns("SHA256SUMS.txt"))
@@ -141,6 +215,18 @@ def test_a_place_of_a_store_is_watched_like_a_folder(tmp_path: Path, extract: Pa
     for _ in range(3):
         landing.look()
     assert told[-1]["status"] == "arrived" and told[-1]["place"] == "memory://landing/mimic-iv-2.2"
+    Landing(load("demo", ["cohort.source=mimic_iv", f"paths.workspace={tmp_path}", "study.name=second",
+                          "landing.folder=memory://landing"]), told.append).look()
+    assert told[-1]["study"] == "second" and told[-1]["place"] == "memory://landing/mimic-iv-2.2"
+
+
+def test_a_mapping_is_no_part_of_an_extract(monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(**files: str) -> str:
+        monkeypatch.setattr("flows.landing.source_files", lambda _: {name.replace("__", "/"): digest
+                                                                     for name, digest in files.items()})
+        return digest_of(session_of(dump(load("demo"))))
+
+    assert digest(data__a="1", mapping__m="1") == digest(data__a="1", mapping__m="2") != digest(data__a="2")
 
 
 def test_a_study_that_reads_no_files_has_nothing_to_watch(tmp_path: Path) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from operations.arrivals import Look, Release, date_in, newest_first, newness, sums_of, unfinished
+from operations.arrivals import (
+    Look,
+    Release,
+    date_in,
+    newest_first,
+    newness,
+    newness_together,
+    sums_of,
+    unfinished,
+)
 
 DIGESTS = {"hosp/a.csv.gz": "a" * 64, "icu/b.csv.gz": "b" * 64}
 FILES = dict.fromkeys(DIGESTS, "state")
@@ -90,6 +99,46 @@ def test_of_two_that_arrive_together_the_newest_is_judged_first() -> None:
     releases = {"old": Release("1", "2.2", "2026-05-01"), "new": Release("2", "3.1", "2026-01-01"),
                 "newer": Release("3", "3.1", "2026-02-01")}
     assert newest_first(releases) == ["newer", "new", "old"]
+
+
+@pytest.mark.parametrize(("known", "release", "status", "said"), [
+    (Release("d1", "2.1+", "2026-01-10"), Release("d2", "2.0", "2026-03-01"), "older", "2.0 is lower than 2.1+"),
+    (Release("d1", "2.0", "2026-01-10"), Release("d2", "2.1+", "2026-01-01"), "arrived", "version 2.1+"),
+    (Release("d1", "2.1+", "2026-01-10"), Release("d2", "2.1", "2026-01-01"), "older", "is before"),
+    (Release("d1", "2.1+", "2026-01-10"), Release("d2", "2.2", "2026-01-01"), "older", "is before"),
+    (Release("d1", "2.1", "2026-01-10"), Release("d2", "2.1+", "2026-01-01"), "older", "is before"),
+    (Release("d1", "2.2", "2026-01-10"), Release("d2", "2.1+", "2026-01-01"), "older", "is before"),
+    (Release("d1", "2.1+", "2026-01-10"), Release("d2", "2.0+", "2026-01-11"), "arrived", "complete and new"),
+    (Release("d1", "2.1+", "2026-01-10"), Release("d2", "", "2026-01-11"), "arrived", "complete and new")])
+def test_a_lower_bound_decides_where_it_can_and_else_the_date(known: Release, release: Release, status: str,
+                                                             said: str) -> None:
+    found = newness(release, [("first", known)])
+    assert found.status == status and said in found.reason
+
+
+def test_of_several_at_once_that_nothing_tells_apart_the_newest_name_alone_arrives() -> None:
+    releases = {f"/x/extract-{number}": Release(str(number), "2.2", "") for number in (1, 10, 9)}
+    found = newness_together(releases, [FIRST])
+    assert list(found)[-1] == "/x/extract-10" and found["/x/extract-10"].status == "arrived"
+    assert {name: one.status for name, one in found.items() if name != "/x/extract-10"} == {
+        "/x/extract-1": "older", "/x/extract-9": "older"}
+    assert found["/x/extract-1"].reason == ("arrived together with extract-10, whose version, date or name comes later")
+
+
+@pytest.mark.parametrize(("older", "newer"), [
+    (Release("1", "2.2", "2026-01-01"), Release("2", "2.2", "2026-01-02")),
+    (Release("1", "2.2", ""), Release("2", "2.2", "2026-01-02")),
+    (Release("1", "2.2", "2026-01-01"), Release("2", "2.1+", "2026-01-02")),
+    (Release("1", "2.0", "2026-01-03"), Release("2", "2.1+", "2026-01-02")),
+    (Release("1", "", ""), Release("2", "", ""))])
+def test_of_two_at_once_the_newer_is_recorded_last(older: Release, newer: Release) -> None:
+    found = newness_together({"/x/a": older, "/x/b": newer}, [])
+    assert list(found)[-1] == "/x/b" and found["/x/b"].status == "arrived"
+
+
+def test_copies_at_once_are_duplicates() -> None:
+    found = newness_together({"/x/a": Release("1", "2.2"), "/x/b": Release("1", "2.2")}, [])
+    assert [(name, one.status) for name, one in found.items()] == [("/x/a", "duplicate"), ("/x/b", "arrived")]
 
 
 def test_dates_are_found_in_names_and_numbers_are_no_dates() -> None:

@@ -41,6 +41,60 @@ def test_only_the_newest_arrival_is_studied(tmp_path: Path) -> None:
     assert (ledger.pending() or {})["place"] == "/x/b"
 
 
+def test_an_arrival_whose_files_changed_since_is_not_pending_until_it_is_judged_anew(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.add("/x/current", "arrived", "new", **ARRIVED)
+    ledger.add("/x/other", "waiting", "half-copied")
+    assert (ledger.pending() or {})["digest"] == "d1"
+    for status in ("waiting", "broken"):
+        ledger.add("/x/current", status, "half-copied")
+        assert ledger.pending() is None and ledger.pending("/x/current") is None
+    ledger.add("/x/current", "arrived", "new", **{**ARRIVED, "digest": "d2"})
+    assert (ledger.pending("/x/current") or {})["digest"] == "d2"
+
+
+def test_each_study_has_arrivals_of_its_own_to_study(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.add("/x/a", "arrived", "new", **ARRIVED, study="first")
+    ledger.add("/x/a", "studied", "champion kept", digest="d1", study="first")
+    assert ledger.pending("/x/a", "first") is None and ledger.pending() is None
+    assert (ledger.pending("/x/a", "second") or {})["place"] == "/x/a"
+    ledger.add("/x/a", "studied", "champion kept", digest="d1")  # of no study: as before studies were told apart
+    assert ledger.pending("/x/a", "second") is None
+
+
+def test_an_arrival_is_untold_to_a_study_until_it_is_offered(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.untold("second") is None
+    ledger.add("/x/a", "arrived", "new", **ARRIVED, study="first")
+    assert ledger.untold("first") is None and (ledger.untold("second") or {})["digest"] == "d1"
+    ledger.add("/x/a", "offered", "told", digest="d1", study="second")
+    assert ledger.untold("second") is None and (ledger.untold("third") or {})["digest"] == "d1"
+    ledger.add("/x/a", "studied", "champion kept", digest="d1", study="third")
+    assert ledger.untold("third") is None
+    ledger.add("/x/b", "arrived", "new", **{**ARRIVED, "digest": "d2"})  # of no study: all were told
+    assert ledger.untold("second") is None
+
+
+def made(*names: str) -> dict[str, dict[str, str]]:
+    return {name.partition("-")[0]: {"id": name} for name in names}
+
+
+def test_what_the_next_comparisons_read_is_needed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.needed_artifacts() == set()
+    for digest, study, champion in (("1", "a", True), ("2", "a", True), ("3", "a", False), ("4", "a", False),
+                                    ("1", "b", True)):
+        ledger.add("/x", "studying", "begun", digest=digest, study=study, last=made(f"cohort-of-{digest}{study}"))
+        ledger.add("/x", "studied", "", digest=digest, study=study, champion=champion,
+                   artifacts=made(f"cohort-{digest}{study}", f"rl-{digest}{study}"))
+    ended = {"cohort-2a", "rl-2a", "cohort-4a", "rl-4a", "cohort-1b", "rl-1b"}
+    assert ledger.needed_artifacts() == ended
+    ledger.add("/x", "studying", "begun", digest="2", study="b", last=made("cohort-by-hand"))
+    ledger.add("/x", "failed", "no memory", digest="2", study="b")
+    assert ledger.needed_artifacts() == {*ended, "cohort-by-hand"}
+
+
 def test_looks_are_kept_and_a_spoilt_file_of_them_is_begun_anew(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.keep_looks({"/x/a": {"listing": "l", "since": 1.0, "looks": 2}})
