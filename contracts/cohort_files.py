@@ -10,6 +10,9 @@ import polars as pl
 
 from contracts.errors import ArtifactError
 
+FILLED = "filled.parquet"  # the visits after LOCF
+FIRST = "first.parquet"  # the first day of each stay, as it was before the window merged any days
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.

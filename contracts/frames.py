@@ -9,10 +9,11 @@ model.
 - `visits`: one calendar day of one stay (at most 7 newest and one leading summary): stay_id, visit (0-based), day
   (elapsed days since the first visit of the stay), is_summary, then one Float64 column for each feature of the
   catalogue, in catalogue order. Null = not measured.
+- `first`: `visits` of which each stay has one row, its first calendar day: visit 0, day 0, never a summary.
 - `targets`: one further outcome of one stay: stay_id, name ("remaining_days", "phenotype: Shock"), value; known only
   after the stay, so it is never a feature.
 - `readings`: one token of one stay as the expert sees it: stay_id, risk, feature (or "Age & Sex"), attention (sums to 1
-  within a stay), rank (1 = largest).
+  within a stay, or is 0 throughout where nothing moves its risk), rank (1 = largest).
 - `trajectories`: one harvested line of reasoning: see TRAJECTORIES.
 - `verdicts`: one arm's answer for one stay: see VERDICTS.
 """
@@ -109,9 +110,25 @@ def check_visits(visits: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
     return visits
 
 
+def check_first(first: pl.DataFrame, features: Sequence[str]) -> pl.DataFrame:
+    """Checks `first` as `check_visits` does, and that its rows are first days.
+
+    Raises:
+        ContractError: as `check_visits`, or a row is a later day or a summary, which tells what was not yet known.
+    """
+    check_visits(first, features)
+    later = first.filter((pl.col("visit") != 0) | (pl.col("day") != 0.0) | pl.col("is_summary")).height
+    if later:
+        raise ContractError(f"{later} of {first.height} rows of first are later days or summaries",
+                            "first holds each stay's first day alone: visit 0, day 0", "recompute the cohort")
+    return first
+
+
 def top_features(readings: pl.DataFrame, count: int, shown: Mapping[str, Sequence[str]] | None = None
                  ) -> dict[str, list[str]]:
     """Expert features C_exp of every stay: the `count` tokens with the largest attention (EAG-RL, section 3).
+
+    A token without attention, such as a feature that was never measured, is none of them.
 
     Args:
         readings: contract READINGS.
@@ -120,13 +137,13 @@ def top_features(readings: pl.DataFrame, count: int, shown: Mapping[str, Sequenc
             cannot name what it cannot see. None: all count.
 
     Returns:
-        stay_id to at most `count` names, largest attention first.
+        stay_id to at most `count` names, largest attention first; every stay of the readings is there.
     """
-    ordered = readings.sort("stay_id", "rank").select("stay_id", "feature")
+    ordered = readings.sort("stay_id", "rank").select("stay_id", "feature", "attention")
     chosen: dict[str, list[str]] = {}
     allowed = {stay: set(names) for stay, names in shown.items()} if shown is not None else None
-    for stay, feature in ordered.iter_rows():
+    for stay, feature, attention in ordered.iter_rows():
         names = chosen.setdefault(stay, [])
-        if len(names) < count and (allowed is None or feature in allowed.get(stay, ())):
+        if len(names) < count and attention > 0 and (allowed is None or feature in allowed.get(stay, ())):
             names.append(feature)
     return chosen

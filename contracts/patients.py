@@ -25,7 +25,7 @@ class Patient:
     Attributes:
         evidence: the static data and the features over visits, as text.
         shown: canonical names of the tokens that the evidence shows ("Age & Sex" included).
-        expert_features: C_exp, the K tokens among `shown` that the expert attends to most, largest first.
+        expert_features: C_exp, at most K tokens among `shown` that the expert attends to most, largest first.
     """
 
     stay_id: str

@@ -14,7 +14,7 @@ import polars as pl
 
 from contracts.errors import ContractError
 from contracts.features import Catalogue, Feature
-from contracts.frames import check_visits
+from contracts.frames import check_first, check_visits
 from ehr.attrition import Step
 
 DIGITS = 12
@@ -99,6 +99,23 @@ def window(days: pl.DataFrame, catalogue: Catalogue, max_days: int) -> pl.DataFr
               .with_columns(pl.int_range(pl.len(), dtype=pl.Int32).over("stay_id").alias("visit"))
               .select("stay_id", "visit", "day", "is_summary", *names).collect())
     return check_visits(visits, names)
+
+
+def first_days(days: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """The first daily record of each stay: all that is known on its first day, however long it lasts.
+
+    Visit 0 of `window` is that record only where the stay has at most `max_days`; of a longer one it is a summary of
+    days that are still to come.
+
+    Args:
+        days: result of `daily`.
+
+    Returns:
+        contract VISITS, one row a stay, ordered by stay_id. LOCF has nothing to carry here.
+    """
+    first = days.sort("stay_id", "date").unique("stay_id", keep="first", maintain_order=True)
+    fixed = (pl.lit(0, dtype=pl.Int32).alias("visit"), pl.lit(0.0).alias("day"), pl.lit(False).alias("is_summary"))
+    return check_first(first.select("stay_id", *fixed, *catalogue.names), catalogue.names)
 
 
 def _means(cells: pl.DataFrame, size: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.features import Catalogue, catalogue
 from contracts.frames import SPLITS, STAYS
 from ehr import attrition
-from ehr.aggregate import daily, plausible, window
+from ehr.aggregate import daily, first_days, plausible, window
 from ehr.attrition import Step
 from ehr.folder import COHORT_STAYS, Cohort, read, write
 from ehr.impute import carried_forward
@@ -79,7 +79,8 @@ def prepare(source: Source, section: Section, seed: int) -> Cohort:
     days, bounds = _days(source, features)
     stays, removed = _kept_stays(source, days, section.min_visits)
     stays = check_split(_with_split(stays, source, section))
-    visits = window(days.join(stays, on="stay_id", how="semi"), features, section.max_days)
+    days = days.join(stays, on="stay_id", how="semi")
+    visits = window(days, features, section.max_days)
     filled = carried_forward(visits, features.names)
     truth, targets = (frame.join(stays, on="stay_id", how="semi", maintain_order="left") if frame is not None else None
                       for frame in (source.truth, source.targets))
@@ -87,7 +88,7 @@ def prepare(source: Source, section: Section, seed: int) -> Cohort:
         stays=COHORT_STAYS.check(stays), visits=visits, filled=filled,
         scaling=fit(filled, stays, features.names, section.clip_sd),
         attrition=(*source.attrition, *bounds, *removed, _window_step(stays, visits, section.max_days)),
-        meta=_meta(source, section, seed), truth=truth, targets=targets)
+        meta=_meta(source, section, seed), first=first_days(days, features), truth=truth, targets=targets)
 
 
 def counts(cohort: Cohort) -> dict[str, Any]:

@@ -3,6 +3,8 @@
     stays.parquet       contract STAYS, and `days`: daily records of the stay before the window
     visits.parquet      contract VISITS, as measured
     filled.parquet      the same after LOCF; null = never observed so far
+    first.parquet       each stay's first day alone, before the window merged any days: what a prediction at the first
+                        visit may see
     scaling.json        {feature: {mean, sd, low, high}}, and "age"
     attrition.json      {"steps": [{rule, unit, found, dropped, kept}]}
     meta.json           source, catalogue, outcome, split, seeds, settings, features, files {name: sha256}
@@ -22,9 +24,9 @@ from typing import Any
 import polars as pl
 
 from contracts.cohort_files import read_frame, read_json
-from contracts.errors import ContractError, StorageError
+from contracts.errors import ArtifactError, ContractError, StorageError
 from contracts.features import catalogue
-from contracts.frames import STAYS, TARGETS, Columns, check_visits
+from contracts.frames import STAYS, TARGETS, Columns, check_first, check_visits
 from ehr import attrition, scale
 from ehr.attrition import Step
 from ehr.scale import Moments
@@ -32,7 +34,7 @@ from ehr.sources.source import TRUTH
 from ehr.splits import check_split
 
 COHORT_STAYS = Columns("stays", {**STAYS.dtypes, "days": pl.Int32}, STAYS.key, STAYS.nullable)
-_OPTIONAL = ("truth", "targets")
+_OPTIONAL = ("first", "truth", "targets")
 _KEYS = ("source", "catalogue", "outcome", "split", "files", "features")
 
 
@@ -47,6 +49,8 @@ class Cohort:
         scaling: feature (and "age") to its moments in the training split.
         attrition: all that was met and dropped, from the file to the visits.
         meta: where it comes from (see the module's header).
+        first: contract VISITS, the first day of each stay, ordered by stay_id; None in folders that were written before
+            it was kept. `first_days` is for those who need it.
         truth: stay_id, feature, effect, rank of the planted hazard; None for real patients.
         targets: contract TARGETS, ordered by stay_id and name; None where the source knows none.
     """
@@ -58,8 +62,21 @@ class Cohort:
     scaling: dict[str, Moments] = field(repr=False)
     attrition: tuple[Step, ...]
     meta: dict[str, Any]
+    first: pl.DataFrame | None = field(default=None, repr=False)
     truth: pl.DataFrame | None = field(default=None, repr=False)
     targets: pl.DataFrame | None = field(default=None, repr=False)
+
+    @property
+    def first_days(self) -> pl.DataFrame:
+        """`first`.
+
+        Raises:
+            ArtifactError: the cohort does not know it.
+        """
+        if self.first is None:
+            raise ArtifactError(f"the cohort of {self.meta['source']} has no first days (first.parquet)",
+                                "a prediction at the first visit sees the first day alone", "recompute the cohort")
+        return self.first
 
 
 def write(cohort: Cohort, folder: Path) -> Path:
@@ -99,15 +116,16 @@ def read(folder: Path) -> Cohort:
         raise ContractError(f"{folder / 'meta.json'} lacks {lacking[0]!r}", f"it holds {', '.join(_KEYS)}",
                             "recompute the cohort")
     features = catalogue(meta["catalogue"]).names
-    truth, targets = (read_frame(path) if (path := folder / f"{name}.parquet").is_file() else None
-                      for name in _OPTIONAL)
+    first, truth, targets = (read_frame(path) if (path := folder / f"{name}.parquet").is_file() else None
+                             for name in _OPTIONAL)
     return Cohort(
         stays=check_split(COHORT_STAYS.check(read_frame(folder / "stays.parquet"))),
         visits=check_visits(read_frame(folder / "visits.parquet"), features),
         filled=check_visits(read_frame(folder / "filled.parquet"), features),
         scaling=scale.from_values(read_json(folder / "scaling.json")),
         attrition=attrition.from_values(read_json(folder / "attrition.json").get("steps", [])),
-        meta=meta, truth=TRUTH.check(truth) if truth is not None else None,
+        meta=meta, first=check_first(first, features) if first is not None else None,
+        truth=TRUTH.check(truth) if truth is not None else None,
         targets=TARGETS.check(targets) if targets is not None else None)
 
 

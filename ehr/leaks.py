@@ -2,8 +2,9 @@
 
 In: a `Cohort`, and the `Source` it was made of where it is at hand. Out: findings; each check yields none, one or more.
 
-The cohort knows days only as days since a stay's first record; with the source, times are exact. Without it the first
-record counts as made on the day of the admission, and what is counted in whole days can only be too little.
+The cohort knows days only as days since a stay's first record; with a source that hands over its records, times are
+exact. Without it, or of a source that aggregates while it reads, the first record counts as made on the day of the
+admission, and what is counted in whole days can only be too little.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ CLOSE_HOURS = 24.0
 
 def after_discharge(cohort: Cohort, source: Source | None) -> Iterator[Finding]:
     """Records after the discharge, the time of the prediction: an error where the cohort says they were dropped."""
-    if source is not None:
+    records = _records(source)
+    if records is not None:
         ends = cohort.stays.select("stay_id", "discharged_at")
-        late = source.records.join(ends, on="stay_id").filter(pl.col("time") > pl.col("discharged_at"))
+        late = records.join(ends, on="stay_id").filter(pl.col("time") > pl.col("discharged_at"))
         found, stays = late.height, late["stay_id"].n_unique()
     else:
         late = _last_days(cohort).filter(pl.col("last") > pl.col("span"))
         found, stays = int((late["last"] - late["span"]).sum()), late.height
     if not found:
         return
-    unit = "records" if source is not None else "calendar days (at least)"
+    unit = "calendar days (at least)" if records is None else "records"
     if cohort.meta.get("drop_after_discharge", False):
         yield Finding("error", "nothing dated after the discharge is left, since cohort.drop_after_discharge is set",
                       f"{found} {unit} after the discharge, of {stays} stays", "correct the reader of this source",
@@ -58,12 +60,16 @@ def label_anchor(cohort: Cohort, source: Source | None) -> Iterator[Finding]:  #
 
 
 def close_to_outcome(cohort: Cohort, source: Source | None) -> Iterator[Finding]:
-    """Median time from the last record to the death below a day. An outcome after the discharge is not judged."""
+    """Median time from the last record to the death below a day. An outcome after the discharge is not judged.
+
+    A stay in an ICU may end before the death: then the time to its end is what counts.
+    """
     if cohort.meta.get("outcome") != "mortality":
         return
     dead = cohort.stays.filter(pl.col("label") == 1)
-    if source is not None:
-        last = source.records.group_by("stay_id").agg(pl.col("time").max())
+    records = _records(source)
+    if records is not None:
+        last = records.group_by("stay_id").agg(pl.col("time").max())
         gap = (pl.col("discharged_at") - pl.col("time")).dt.total_seconds() / 3600.0
         hours = dead.join(last, on="stay_id").select(gap.clip(0.0))
     else:
@@ -73,9 +79,10 @@ def close_to_outcome(cohort: Cohort, source: Source | None) -> Iterator[Finding]
         return
     median = float(np.median(hours.to_series().to_numpy()))
     if median < CLOSE_HOURS:
-        exact = "" if source is not None else " by calendar days"
+        exact = " by calendar days" if records is None else ""
         yield Finding("warning", f"a prediction comes at least {CLOSE_HOURS:g} h before the outcome",
-                      f"{median:.1f} h{exact} from the last record to the death, the median of {hours.height} stays",
+                      f"{median:.1f} h{exact} from the last record to the death or the end of the stay, the median of "
+                      f"{hours.height} stays",
                       "read the result as recognising a dying patient, or leave the last day out", hours.height)
 
 
@@ -126,6 +133,11 @@ def carried_by_order(cohort: Cohort, source: Source | None) -> Iterator[Finding]
         yield Finding("warning", "the order of rows and identifiers says nothing about the label",
                       "; ".join(f"{words} tells the label: AUROC {area:.2f}" for words, area in told),
                       "order by an opaque identifier in the reader of this source", len(told))
+
+
+def _records(source: Source | None) -> pl.DataFrame | None:
+    """stay_id, time of all records; None where nobody knows them: MIMIC-IV and MEDS hand over whole days."""
+    return None if source is None or not source.records.height else source.records
 
 
 def _last_days(cohort: Cohort) -> pl.DataFrame:

@@ -1,8 +1,9 @@
 """Arms without a language model, on the same test stays: simple models of one visit, and the expert's own risk.
 
-In go the cohort folder (stays.parquet, filled.parquet, scaling.json) and the readings, out come verdicts in which both
-readings of the risk are the model's. Everything is chosen and fitted on the training split alone. Missing values were
-carried forward before; what was never observed is the training mean for the linear models and missing for the trees.
+In go the cohort folder (stays.parquet, filled.parquet, scaling.json; for the first visit first.parquet) and the
+readings, out come verdicts in which both readings of the risk are the model's. Everything is chosen and fitted on the
+training split alone. Missing values were carried forward before; what was never observed is the training mean for the
+linear models and missing for the trees.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from contracts.cohort_files import FIRST as FIRST_DAYS
+from contracts.cohort_files import read_frame
 from contracts.errors import ContractError, DataError, MissingFileError
-from contracts.frames import READINGS, STAYS, VERDICTS, VISITS, feature_columns
+from contracts.frames import READINGS, STAYS, VERDICTS, VISITS, check_first, feature_columns
 from evaluation.metrics import Floats, Ints, auroc
 from evaluation.risks import FIRST
 from evaluation.verdicts import SCHEMA
@@ -67,7 +70,7 @@ def judge_baselines(cohort: Path, seed: int, stay_ids: Collection[str] | None = 
     """Logistic regression, gradient boosting and the best single feature, fitted on train, judged on test.
 
     Args:
-        cohort: folder with stays.parquet, filled.parquet and scaling.json.
+        cohort: folder with stays.parquet, filled.parquet and scaling.json, and with first.parquet for the first visit.
         seed: of the folds and the trees.
         stay_ids: test stays to judge; None: all.
         visits: which visits to give the models; arms of the first visit are named "..., first visit".
@@ -76,22 +79,19 @@ def judge_baselines(cohort: Path, seed: int, stay_ids: Collection[str] | None = 
         Verdicts, and for each arm a line on how it was chosen.
 
     Raises:
-        MissingFileError, ContractError: the folder does not hold the cohort.
+        MissingFileError, ArtifactError, ContractError: the folder does not hold the cohort.
         DataError: fewer than two training stays of a class, or a test stay that is not in the cohort.
     """
     stays, filled, scaling = read_cohort(cohort)
     wanted, rows, notes = _wanted(stays, stay_ids), [], {}
-    summarised = filled.filter(pl.col("is_summary"))["stay_id"].n_unique()
     for visit in visits:
-        table = tabulate(stays, filled, scaling, visit)
+        table = tabulate(stays, filled if visit == "last" else _first_days(cohort, filled), scaling)
         # A few hundred rows are fitted faster by one thread than by several that wait for each other.
         with threadpool_limits(limits=1):
             for arm, (model, note) in _fitted(table, seed).items():
                 name = arm if visit == "last" else f"{arm}{FIRST}"
                 rows.append(_verdicts(name, _risks(table, model), wanted))
-                notes[name] = note if visit == "last" or not summarised else (
-                    f"{note}; for {summarised} of {stays.height} stays the first record is the summary of all days "
-                    "before the newest")
+                notes[name] = note if visit == "last" else f"{note}; fitted and judged on each stay's first day alone"
     return pl.concat(rows), notes
 
 
@@ -116,7 +116,7 @@ def judge_first_visit(risks: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collec
     """An expert's risks at the first visit as an arm.
 
     Args:
-        risks: stay_id, first; of at least the test stays.
+        risks: stay_id, first (asked about the first day alone); of at least the test stays.
         stays, stay_ids: as `judge_expert` takes them.
 
     Raises:
@@ -126,16 +126,18 @@ def judge_first_visit(risks: pl.DataFrame, stays: pl.DataFrame, stay_ids: Collec
                      _wanted(STAYS.check(stays), stay_ids))
 
 
-def tabulate(stays: pl.DataFrame, filled: pl.DataFrame, scaling: Mapping[str, Mapping[str, float]], visit: Visit
-             ) -> Table:
-    """One visit of each stay: its last, or its first (a summary of the earlier days where the stay was long).
+def tabulate(stays: pl.DataFrame, visits: pl.DataFrame, scaling: Mapping[str, Mapping[str, float]]) -> Table:
+    """The last of the visits of each stay.
+
+    Args:
+        stays: contract STAYS.
+        visits: contract VISITS after LOCF; or the first days alone, which are then the last there is.
 
     Raises:
         ContractError: a stay has no visit, or a feature has no scaling.
     """
-    features = feature_columns(VISITS.check(filled))
-    ordered = filled.sort("stay_id", "visit").group_by("stay_id", maintain_order=True)
-    one = ordered.last() if visit == "last" else ordered.first()
+    features = feature_columns(VISITS.check(visits))
+    one = visits.sort("stay_id", "visit").group_by("stay_id", maintain_order=True).last()
     joined = STAYS.check(stays).sort("stay_id").join(one, on="stay_id", how="inner")
     if joined.height != stays.height:
         raise ContractError(f"{stays.height - joined.height} stays have no visit", "each stay has one at least",
@@ -267,6 +269,11 @@ def _verdicts(arm: str, risks: Mapping[str, float], labels: Mapping[str, int]) -
              "token_probability": risks[stay], "features": [], "prompt_tokens": 0, "completion_tokens": 0,
              "well_formed": True, "truncated": False, "reading": "model"} for stay, label in labels.items()]
     return VERDICTS.check(pl.DataFrame(rows, schema=SCHEMA))
+
+
+def _first_days(cohort: Path, filled: pl.DataFrame) -> pl.DataFrame:
+    """The first day of each stay of a cohort folder, with the features of `filled`."""
+    return check_first(read_frame(cohort / FIRST_DAYS), feature_columns(filled))
 
 
 def read_cohort(cohort: Path) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, dict[str, float]]]:

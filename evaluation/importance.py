@@ -43,7 +43,7 @@ def read_boosting(cohort: Path, seed: int) -> tuple[pl.DataFrame, str]:
         MissingFileError, ContractError: the folder does not hold the cohort.
         DataError: fewer than two training stays of a class, or trees that never split.
     """
-    table = tabulate(*read_cohort(cohort), "last")
+    table = tabulate(*read_cohort(cohort))
     with threadpool_limits(limits=1):
         model, note = fit_boosting(table, seed)
         found = importance(model, table.values, background(table, seed), groups(table))
@@ -95,10 +95,10 @@ def groups(table: Table) -> list[list[int]]:
 def readings_of(table: Table, risks: Floats, found: Floats) -> pl.DataFrame:
     """READINGS of risks (n,) and importances (n, F + 1); equal ones rank in catalogue order.
 
-    A stay that nothing moves has the same attention on every token.
+    A stay that nothing moves has no attention on any token, so that no feature is named in its place.
     """
     names, total = [*table.names[:-2], STATIC], found.sum(axis=1, keepdims=True)
-    attention = np.divide(found, total, out=np.full_like(found, 1 / len(names)), where=total > 0)
+    attention = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
     ranks = np.argsort(np.argsort(-attention, axis=1, kind="stable"), axis=1) + 1
     return READINGS.check(pl.DataFrame({
         "stay_id": np.repeat(np.array(table.stay_ids, dtype=object), len(names)).tolist(),
@@ -107,7 +107,11 @@ def readings_of(table: Table, risks: Floats, found: Floats) -> pl.DataFrame:
 
 
 def effective_tokens(readings: pl.DataFrame) -> float:
-    """Mean over stays of exp(entropy of the attention): 1 where one token has all, F + 1 where all are alike."""
+    """Mean over stays of exp(entropy of the attention): 1 where one token has all, F + 1 where all are alike.
+
+    Stays without any attention are left out.
+    """
     share = pl.col("attention")
     entropy = pl.when(share > 0).then(-share * share.log()).otherwise(0.0).sum().exp()
-    return float(np.mean(readings.group_by("stay_id").agg(entropy.alias("tokens"))["tokens"].to_numpy()))
+    moved = readings.filter(share.sum().over("stay_id") > 0)
+    return float(np.mean(moved.group_by("stay_id").agg(entropy.alias("tokens"))["tokens"].to_numpy()))

@@ -26,7 +26,7 @@ import polars as pl
 from configs.schema import Prompts
 from contracts.errors import ConfigError, ContractError
 from contracts.features import STATIC, Catalogue
-from contracts.frames import READINGS, STAYS, check_visits, feature_columns
+from contracts.frames import READINGS, STAYS, check_first, check_visits, feature_columns
 from contracts.patients import PATIENTS
 from contracts.redaction import one_line
 from prompts.guidance import expert_features
@@ -199,27 +199,30 @@ def patients_showing(features: Sequence[str], stays: pl.DataFrame, filled: pl.Da
         "expert_features": [expert[case.stay_id] for case in known]}, schema=dict(PATIENTS.dtypes)))
 
 
-def first_visits(known: pl.DataFrame, stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str],
+def first_visits(known: pl.DataFrame, stays: pl.DataFrame, first: pl.DataFrame, features: Sequence[str],
                  catalogue: Catalogue, section: Prompts) -> pl.DataFrame:
-    """The `patients` frame of stays of which the evidence shows the first record alone.
+    """The `patients` frame of stays of which the evidence shows the first day alone.
+
+    The text depends on nothing that comes later, not even on whether anything does.
 
     Args:
         known: `patients` of at least these stays: C_exp is theirs, as far as it is shown.
-        stays: contract STAYS. filled: VISITS after LOCF. features: canonical names, in the order of their lines.
+        stays: contract STAYS. first: VISITS, the first day of each. features: canonical names, in the order of their
+            lines.
 
     Raises:
-        ContractError: a frame breaks its contract, or a stay has no visit or is not known.
+        ContractError: a frame breaks its contract, a visit is no first day, or a stay has none or is not known.
     """
     expert = dict(PATIENTS.check(known).select("stay_id", "expert_features").iter_rows())
-    first = cases(stays, filled.filter(pl.col("visit") == pl.col("visit").min().over("stay_id")), catalogue)
+    begun = cases(stays, check_first(first, catalogue.names), catalogue)
     _same_stays("patients", set(expert) & set(stays["stay_id"]), stays)
-    texts = [render(case, catalogue, section, features) for case in first]
+    texts = [render(case, catalogue, section, features) for case in begun]
     return PATIENTS.check(pl.DataFrame({
-        "stay_id": [case.stay_id for case in first], "split": [case.split for case in first],
-        "label": [case.label for case in first], "evidence": [text.text for text in texts],
+        "stay_id": [case.stay_id for case in begun], "split": [case.split for case in begun],
+        "label": [case.label for case in begun], "evidence": [text.text for text in texts],
         "shown": [list(text.shown) for text in texts],
         "expert_features": [[name for name in expert[case.stay_id] if name in text.shown]
-                            for case, text in zip(first, texts, strict=True)]}, schema=dict(PATIENTS.dtypes)))
+                            for case, text in zip(begun, texts, strict=True)]}, schema=dict(PATIENTS.dtypes)))
 
 
 def number(value: float, digits: int) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from contracts.errors import DataError
 from ehr import table_one, validity
@@ -32,13 +32,13 @@ def source_files(session: Session) -> Mapping[str, str]:
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    files, began = source_files(work.session), time.time()
+    files, before = source_files(work.session), _parsed_meds(work.session)
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
                              lambda name, done, total: advance(done, total, name),
                              parsed=cache_of(work.config.partitions, work.session.workspace),
                              engine=engine_of(work.config.partitions))
-    _require_unchanged(work.session, files, began)
+    _require_unchanged(work.session, files, before)
     prepared = prepare(source, section, seed)
     findings = validity.check(prepared, source)
     validity.require(findings)
@@ -56,8 +56,11 @@ def cohort(work: Work) -> Made:
                 summary=_markdown(table["splits"]))
 
 
-def _require_unchanged(session: Session, files: Mapping[str, str], began: float) -> None:
+def _require_unchanged(session: Session, files: Mapping[str, str], before: set[Path]) -> None:
     """What was read is what the digests say; tables parsed of a file that changed meanwhile are not kept.
+
+    Args:
+        before: of `_parsed_meds`, when reading began: of MEDS all files have one folder, named by all their digests.
 
     Raises:
         DataError: a source file is another now.
@@ -68,12 +71,14 @@ def _require_unchanged(session: Session, files: Mapping[str, str], began: float)
         return
     parsed = {folder for name in changed if name in files
               for folder in (session.workspace / "cache").glob(f"*-{files[name][:16]}-*")}
-    # Of MEDS all files have one folder, named by all their digests: the one that was made since.
-    made = {folder for folder in (session.workspace / "cache").glob("meds-*") if folder.stat().st_mtime >= began}
-    for folder in parsed | made:
+    for folder in parsed | (_parsed_meds(session) - before):
         shutil.rmtree(folder, ignore_errors=True)
     raise DataError(f"{', '.join(changed[:3])} changed while the extract was read", "its files hold still",
                     "run again once they are copied: nothing of this reading is kept")
+
+
+def _parsed_meds(session: Session) -> set[Path]:
+    return set((session.workspace / "cache").glob("meds-*"))
 
 
 def _markdown(splits: Mapping[str, Mapping[str, int]]) -> str:

@@ -14,12 +14,12 @@ from tasks.stage import Made, Work, input_file, listed, stage
 
 @stage("first-visit", settings=("prompts",), packages=("polars",))
 def first_visit(work: Work) -> Made:
-    """Writes patients.parquet (contract PATIENTS): the test stays of the input `patients`, first records alone."""
+    """Writes patients.parquet (contract PATIENTS): the test stays of the input `patients`, their first days alone."""
     cohort = read(work.inputs["cohort"])
     features, section = catalogue(cohort.meta["catalogue"]), work.config.prompts
     stays = STAYS.check(cohort.stays).filter(pl.col("split") == "test")
     frame = first_visits(pl.read_parquet(input_file(work, "patients", "patients.parquet")), stays,
-                         cohort.filled.join(stays, on="stay_id", how="semi"),
+                         cohort.first_days.join(stays, on="stay_id", how="semi"),
                          chosen_features(cohort.stays, cohort.visits, features, section), features, section)
     frame.write_parquet(work.out / "patients.parquet")
     metrics = {"stays": float(frame.height), "evidence_characters_mean": mean(frame["evidence"].str.len_chars()),

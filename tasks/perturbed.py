@@ -2,7 +2,7 @@
 
 Each has a variant, the perturbation's name ("shuffle-0.4"), and an artifact for it. Only the judged test stays are in
 them; the training split, its statistics and the trained expert are those of the study. The unperturbed stays (p = 0)
-have no artifacts here: theirs are the study's.
+have no artifacts here: theirs are the study's. All are judged at their last visit: there are no perturbed first days.
 """
 
 from __future__ import annotations

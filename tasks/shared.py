@@ -28,16 +28,18 @@ FILE = "shared.json"
 
 @stage("shared", settings=(), packages=("polars", "rapidfuzz"))
 def shared(work: Work) -> Made:
-    """Writes stays.parquet, filled.parquet, scaling.json, meta.json of one side (the variant) and shared.json."""
+    """Writes the cohort folder of one side (the variant) and shared.json."""
     source, target = read(work.inputs["source"]), read(work.inputs["target"])
     _no_patient_in_both(source, target)
     rows = _measured(source, target)
     features = [_pair(row) for row in rows]
     side = source if work.name.partition(":")[2] == "source" else target
-    visits, filled = (_reduced(frame, features, side is target) for frame in (side.visits, side.filled))
+    visits, filled, first = (_reduced(frame, features, side is target)
+                             for frame in (side.visits, side.filled, side.first_days))
     scaling = {name: source.scaling[name] for name in (*(one.source for one in features), AGE)}
     meta = {**side.meta, "catalogue": source.meta["catalogue"], "features": [one.source for one in features]}
-    write(Cohort(stays=side.stays, visits=visits, filled=filled, scaling=scaling, attrition=(), meta=meta), work.out)
+    write(Cohort(stays=side.stays, visits=visits, filled=filled, scaling=scaling, attrition=(), meta=meta, first=first),
+          work.out)
     write_json(work.out / FILE, {"features": rows})
     return Made(metrics={"features": float(len(rows)), "stays": float(side.stays.height)}, show=(FILE,),
                 summary="\n".join(f"- {row['source']} = {row['target']}" for row in rows))

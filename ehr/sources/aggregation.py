@@ -30,7 +30,7 @@ class Rules(Protocol):
         catalogue: whose features they are.
         fractions: index of a feature to the range whose values are fractions of one.
         sums: index of a feature to those of its parts.
-        digest: of all that turns rows of the source into measurements.
+        digest: of all that turns rows of the source into measurements, the order of the features included.
     """
 
     @property
@@ -155,8 +155,8 @@ def _aggregate(subject, time, feature, value, starts, subjects, first, begin, en
                     out, out_window, out_day = _doubled(out, out_window, out_day)
                 out_window[row], out_day[row] = window, day
             last_time, last_feature, last_value = now, what, read
-            charted[what], number[what] = True, read
-            _put(what, read, now, out[row], latest, counts[patient], bounds, fractions, ordinal)
+            if _put(what, read, now, out[row], latest, counts[patient], bounds, fractions, ordinal):
+                charted[what], number[what] = True, read
         if row >= 0:
             _sum(sums, charted, number, out[row], latest, last_time, counts[patient], bounds, fractions, ordinal)
             charted[:] = False
@@ -180,22 +180,28 @@ def _next(at, stop, time, feature, value):
 
 @njit(nogil=True, cache=True)
 def _put(what, read, now, row, latest, counts, bounds, fractions, ordinal):
-    """One value into its day: `latest` is the time of an ordinal value, the number of the others summed so far."""
+    """One value into its day, if it is within bounds; is it?
+
+    `latest` is the time of an ordinal value, the number of the others summed so far.
+    """
     if fractions[what, 0] <= read <= fractions[what, 1]:
         counts[_FRACTIONS] += 1
         read *= 100.0
     if not bounds[what, 0] <= read <= bounds[what, 1]:
         counts[_FRACTIONS + 1 + what] += 1
-    elif not ordinal[what]:
+        return False
+    if not ordinal[what]:
         latest[what] = 1 if np.isnan(row[what]) else latest[what] + 1
         row[what] = read if latest[what] == 1 else row[what] + read
     elif np.isnan(row[what]) or now > latest[what] or read > row[what]:
         row[what], latest[what] = read, now
+    return True
 
 
 @njit(nogil=True, cache=True)
 def _sum(sums, charted, number, row, latest, now, counts, bounds, fractions, ordinal):
-    """The totals whose parts were all charted at a moment; `number` holds the largest value of each feature there."""
+    """The totals whose parts were all charted within bounds at a moment; `number` holds the largest such value of each
+    feature there."""
     for index in range(sums.shape[0]):
         whole, total = True, 0.0
         for part in range(charted.size):

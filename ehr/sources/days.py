@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from ehr.sources.drafts import drafted, locked
 from ehr.sources.parts import mix, part_of, read_part
 from ehr.sources.places import readable
 
-FORMAT = 4
+FORMAT = 5
 WORKERS = 2
 
 
@@ -89,7 +90,7 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
     Raises:
         StorageError: the disk is full or not writable.
     """
-    place = cache / f"days-{known.digest[:8]}-{slot}-{FORMAT}"
+    place = cache / f"days-{_rules_key(known)}-{slot}-{FORMAT}"
     tables = [_patients(folder, windows) for folder in folders]
     digests = _digests(tables, windows)
     with locked(place):
@@ -106,6 +107,15 @@ def daily_records(folders: Sequence[Path], windows: pl.DataFrame, cache: Path, k
     totals = counts.drop("subject").sum()
     return Days(days.drop("subject"), _steps(totals.row(0, named=True), known),
                 digests.height - unchanged.len(), unchanged.len())
+
+
+def _rules_key(known: Rules) -> str:
+    """Names all that turns measurements into records: the source's rules, and what the catalogue says of the features.
+
+    Units, aliases and normal ranges are left out: they change no record.
+    """
+    told = [(item.name, item.low, item.high, item.kind) for item in known.catalogue]
+    return sha256(f"{known.digest}\n{told}".encode()).hexdigest()[:8]
 
 
 def _patients(folder: Path, windows: pl.DataFrame) -> pl.DataFrame:

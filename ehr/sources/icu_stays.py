@@ -38,13 +38,14 @@ class Stays:
 
 
 def judged(stays: pl.DataFrame, judge: Judge) -> pl.DataFrame:
-    """Sets stays aside whose times contradict each other.
+    """Sets stays aside that lack a time, or whose times contradict each other.
 
     Args:
-        stays: subject_id, stay_id, intime, outtime, admittime, dischtime and more; no null in intime and admittime.
+        stays: subject_id, stay_id, intime, outtime, admittime, dischtime and more; no null in admittime.
     """
     stays = stays.sort("subject_id", "intime", "stay_id")
-    stays = judge.rule(stays, pl.col("outtime").is_null(), "no outtime")
+    for time in ("intime", "outtime", "dischtime"):
+        stays = judge.rule(stays, pl.col(time).is_null(), f"no {time}")
     stays = judge.rule(stays, pl.col("outtime") <= pl.col("intime"), "outtime not after intime")
     stays = judge.rule(stays, pl.col("dischtime") <= pl.col("admittime"), "dischtime not after admittime")
     stays = judge.rule(stays, pl.col("intime") > pl.col("dischtime"), "begins after its admission ends")
@@ -52,7 +53,7 @@ def judged(stays: pl.DataFrame, judge: Judge) -> pl.DataFrame:
     return judge.rule(stays, overlap.fill_null(False), "begins before an earlier stay of the patient ends")
 
 
-def labelled(stays: pl.DataFrame, outcome: Outcome, judge: Judge) -> pl.DataFrame:
+def labelled(stays: pl.DataFrame, entries: pl.DataFrame, outcome: Outcome, judge: Judge) -> pl.DataFrame:
     """Adds the label; S rows as `Stays.stays` holds them.
 
     mortality: the patient dies during this admission (hospital_expire_flag). readmission: the patient enters an ICU
@@ -61,22 +62,29 @@ def labelled(stays: pl.DataFrame, outcome: Outcome, judge: Judge) -> pl.DataFram
 
     Args:
         stays: as `judged` left them, with hadm_id, deathtime, hospital_expire_flag, age and sex.
+        entries: subject_id, hadm_id, intime of all ICU stays as they were read: one that is set aside, e.g. since it
+            has not ended yet, is a readmission all the same.
     """
     if outcome == "mortality":
         stays = judge.rule(stays, ~pl.col("hospital_expire_flag").is_in([0, 1]), "hospital_expire_flag is not 0 or 1")
         label = pl.col("hospital_expire_flag")
     else:
         died = (pl.col("hospital_expire_flag") == 1) | (pl.col("deathtime") <= pl.col("dischtime"))
-        # Later stays are looked for among all stays, before any is left out.
-        entries = stays.select("subject_id", pl.col("intime").alias("entry")).sort("entry")
-        stays = stays.sort("dischtime").join_asof(entries, left_on="dischtime", right_on="entry", by="subject_id",
-                                                  strategy="forward", check_sortedness=False)
         stays = judge.rule(stays, died.fill_null(False), "readmission: the admission ends in death", aside=False)
-        label = ((pl.col("entry") - pl.col("dischtime")) <= pl.duration(days=READMISSION_DAYS)).fill_null(False)
+        label = pl.col("stay_id").is_in(_followed(stays, entries).implode())
     return stays.select(
         pl.col("stay_id").alias("stay"), pl.col("subject_id").alias("subject"), pl.col("hadm_id").alias("hadm"),
         "intime", "outtime", "admittime", "dischtime", "deathtime", "age", "sex",
         label.cast(pl.Int8).alias("label")).sort("stay")
+
+
+def _followed(stays: pl.DataFrame, entries: pl.DataFrame) -> pl.Series:
+    """Stays whose patient enters an ICU in another admission, within the time after the discharge."""
+    later = entries.select("subject_id", pl.col("hadm_id").alias("other"), pl.col("intime").alias("entry"))
+    pairs = stays.select("stay_id", "subject_id", "hadm_id", "dischtime").join(later, on="subject_id")
+    since = pl.col("entry") - pl.col("dischtime")
+    return pairs.filter(pl.col("other").ne_missing(pl.col("hadm_id")),
+                        since.is_between(pl.duration(), pl.duration(days=READMISSION_DAYS)))["stay_id"].unique()
 
 
 def chosen(stays: pl.DataFrame, unit: Unit, judge: Judge, found: int) -> Stays:
@@ -153,9 +161,13 @@ class Judge:
         return left
 
     def rule(self, stays: pl.DataFrame, breaks: pl.Expr, reason: str, *, aside: bool = True) -> pl.DataFrame:
-        """Drops stays that break a rule; they go to quarantine but where the rule is one of the study."""
-        broken = stays.filter(breaks)
-        left = stays.filter(~breaks)
+        """Drops stays that break a rule; they go to quarantine but where the rule is one of the study.
+
+        Args:
+            breaks: what cannot be said (null) breaks the rule.
+        """
+        breaks = breaks.fill_null(True)
+        broken, left = stays.filter(breaks), stays.filter(~breaks)
         if aside:
             self.aside(self._table, broken["stay_id"], reason)
         self.steps.append(Step(f"stay: {reason}: {'set aside' if aside else 'dropped'}", "stays", broken.height,

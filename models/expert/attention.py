@@ -4,7 +4,8 @@
 folder, "section": values of configs.schema.Expert, "seed": int}. Out, in `out`:
 
     readings.parquet          contract READINGS: all stays, F + 1 tokens, at the last visit
-    risks.parquet             stay_id, split, first, last: risk at the first and at the last visit
+    risks.parquet             stay_id, split, first, last: risk on the first day, asked about a stay that has only
+                              this day so far, and at the last visit
     visits_attention.parquet  for the first test stays: stay_id, visit, day, feature, attention (readout at that visit),
                               weight (time attention of the last reading on that visit; null for the static token,
                               and for an architecture without such attention)
@@ -23,11 +24,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from contracts.cohort_files import FIRST
 from contracts.errors import ContractError, StorageError
 from contracts.features import STATIC
 from contracts.frames import READINGS
 from models.expert import health
-from models.expert.batches import Batch, Stays, first_and_last, read_stays
+from models.expert.batches import Batch, Stays, read_stays
 from models.expert.loading import ExpertModel, load_expert, load_weights, portions, read, read_at, read_description
 from models.expert.training import LOWER, NEEDS, section_of
 from models.job import DONE, Job, job, write_json
@@ -39,12 +41,13 @@ HEAT_MAP_STAYS = 64
 def attend(values: Job) -> dict[str, Any]:
     """Runs the whole job; returns the content of done.json."""
     section, out, folder = section_of(values), Path(values["out"]), Path(values["expert"])
-    stays, expert = read_stays(Path(values["cohort"])), load_expert(folder)
+    cohort, expert = Path(values["cohort"]), load_expert(folder)
+    stays, first = read_stays(cohort), read_stays(cohort, FIRST)
     _check_features(stays, expert)
     log = ProgressLog(out / "progress.jsonl", 3)
     risk, attention = read(expert, stays.batch)
     _write(readings_of(stays, risk, attention), out / "readings.parquet")
-    _write(risks_of(stays, expert), out / "risks.parquet")
+    _write(risks_of(stays, first, expert), out / "risks.parquet")
     log.log(1, stays=len(risk))
     shown = stays.rows("test")[:HEAT_MAP_STAYS]
     _write(attention_by_visit(expert, stays.batch.select(shown), [stays.stay_ids[row] for row in shown.tolist()]),
@@ -52,7 +55,7 @@ def attend(values: Job) -> dict[str, Any]:
     log.log(2)
     attentions = [attention, *attentions_of_others(folder, expert, stays.batch)]
     report = examine(stays, expert, attentions, section.permutations, int(values["seed"]),
-                     truth_of(Path(values["cohort"]), stays))
+                     truth_of(cohort, stays))
     write_json(out / "health.json", report)
     log.log(3, effective_tokens=report["effective_tokens"]["mean"], warnings=len(report["warnings"]))
     summary = {"stays": len(risk), "warnings": report["warnings"],
@@ -92,11 +95,16 @@ def readings_of(stays: Stays, risk: Tensor, attention: Tensor) -> pl.DataFrame:
     return READINGS.check(frame)
 
 
-def risks_of(stays: Stays, expert: ExpertModel) -> pl.DataFrame:
-    """stay_id, split, and the risk at the first and the last visit."""
-    risks = torch.sigmoid(read_at(expert.model, stays.batch, first_and_last(stays.batch)).logits.double())
-    return pl.DataFrame({"stay_id": stays.stay_ids, "split": stays.splits, "first": risks[:, 0].numpy(),
-                         "last": risks[:, 1].numpy()})
+def risks_of(stays: Stays, first: Stays, expert: ExpertModel) -> pl.DataFrame:
+    """stay_id, split, and the risk on the first day and at the last visit.
+
+    Args:
+        stays: with all their visits. first: the same with their first day alone; nothing else could keep what comes
+            later, its length included, from the first risk.
+    """
+    risks = [torch.sigmoid(read_at(expert.model, one.batch, one.batch.last.unsqueeze(1)).logits[:, 0].double()).numpy()
+             for one in (first, stays)]
+    return pl.DataFrame({"stay_id": stays.stay_ids, "split": stays.splits, "first": risks[0], "last": risks[1]})
 
 
 def attention_by_visit(expert: ExpertModel, batch: Batch, stay_ids: list[str]) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """From the cohort folder to tensors: what ConCare reads.
 
-In: the folder of stage 1 (stays.parquet, filled.parquet, scaling.json, meta.json). Out: a `Stays`: one `Batch` of all
-stays, and beside it, never inside it, their identifiers and splits.
+In: the folder of stage 1 (stays.parquet, filled.parquet or first.parquet, scaling.json, meta.json). Out: a `Stays`: one
+`Batch` of all stays, and beside it, never inside it, their identifiers and splits.
 
 A value is clipped to the training split's bounds and standardised: z = (min(max(x, low), high) - mean) / sd. What was
 never observed so far is 0, the training mean, and masked. Age is treated alike, unmasked; sex is +1 (male), -1 (female)
@@ -19,7 +19,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from contracts.cohort_files import read_frame, read_json
+from contracts.cohort_files import FILLED, read_frame, read_json
 from contracts.errors import ContractError, DataError
 from contracts.frames import SPLITS, STAYS, check_visits, feature_columns
 
@@ -101,8 +101,11 @@ class Stays:
         return self.batch.select(rows)
 
 
-def read_stays(folder: Path) -> Stays:
+def read_stays(folder: Path, visits: str = FILLED) -> Stays:
     """Reads a cohort folder.
+
+    Args:
+        visits: the file that holds the visits; `contracts.cohort_files.FIRST`: each stay as it was on its first day.
 
     Raises:
         ArtifactError: a file is missing or unreadable.
@@ -110,7 +113,7 @@ def read_stays(folder: Path) -> Stays:
     """
     meta, scaling = read_json(folder / "meta.json"), read_json(folder / "scaling.json")
     stays = STAYS.check(read_frame(folder / "stays.parquet")).sort("stay_id")
-    filled = read_frame(folder / "filled.parquet")
+    filled = read_frame(folder / visits)
     features = tuple(feature_columns(filled))
     check_visits(filled, features)
     batch = tensors(stays, filled, features, scaling)
@@ -150,11 +153,6 @@ def standardised(raw: np.ndarray, scaling: Sequence[Mapping[str, float]]) -> np.
     low, high, mean, sd = (np.array([entry[key] for entry in scaling]) for key in ("low", "high", "mean", "sd"))
     scores: np.ndarray = (np.clip(raw, low, high) - mean) / sd
     return scores
-
-
-def first_and_last(batch: Batch) -> Tensor:
-    """(B, 2) int64: the first and the last visit of each stay."""
-    return torch.stack([torch.zeros_like(batch.last), batch.last], dim=1)
 
 
 def _check(stays: pl.DataFrame, filled: pl.DataFrame, features: Sequence[str], scaling: Scaling) -> None:

@@ -36,9 +36,12 @@ def effective_tokens(attention: Tensor) -> Tensor:
 
 
 def top_mask(scores: Tensor, count: int | Tensor = TOP) -> Tensor:
-    """(N, F + 1) bool: the `count` largest scores of each row (one count, or (N,)); the first of equals."""
+    """(N, F + 1) bool: the `count` largest scores of each row (one count, or (N,)) above 0; the first of equals.
+
+    As in C_exp, a token without attention (never measured) is not among them: seeds would seem to agree on it.
+    """
     ranks = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return ranks < (count if isinstance(count, int) else count.unsqueeze(1))
+    return (ranks < (count if isinstance(count, int) else count.unsqueeze(1))) & (scores > 0)
 
 
 def jaccard(one: Tensor, other: Tensor) -> Tensor:

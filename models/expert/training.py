@@ -12,14 +12,16 @@ A seed is trained with `seed + K`; a finished one (its done.json lies there and 
 not trained again. The loss is the cross-entropy at the last visit, where the prediction is made. Training stops after
 `patience` epochs without a lower validation loss and keeps the epoch with the lowest. The winner is the seed with the
 lowest validation loss, the first of equals. The test split is measured for each seed and takes no part in any choice.
+An epoch whose validation loss is no number is never kept; in history.json what is no number is null.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from configs.schema import Expert
+from contracts.cohort_files import FIRST
 from contracts.errors import ConfigError, ModelError
 from models.expert.architectures import Model, make_model
-from models.expert.batches import Batch, Stays, first_and_last, read_stays
+from models.expert.batches import Batch, Stays, read_stays
 from models.expert.loading import DESCRIPTION, WEIGHTS, load_weights, read_at, save_weights
 from models.job import DONE, Job, job, write_json
 from models.progress import ProgressLog
@@ -41,6 +44,7 @@ from models.progress import ProgressLog
 RULE = "lowest validation loss over seeds, the first of equals; the test split takes no part"
 NEEDS = ("cohort", "out", "section", "seed")
 LOWER = "expert.batch_size or expert.hidden"
+MEASURED = ("validation", "test")
 GRADIENT_NORM = 5.0  # gradients are clipped here: a guard against a diverging seed, rarely reached
 
 OnEpoch = Callable[[int, dict[str, float]], None]
@@ -54,7 +58,7 @@ class Trained:
         model: with the weights of the best epoch, in evaluation mode.
         epoch: the best epoch, from 1.
         loss: its validation loss.
-        history: metrics of each epoch.
+        history: metrics of each epoch; NaN where a loss was no number.
     """
 
     model: Model
@@ -65,10 +69,12 @@ class Trained:
 
 def train(values: Job) -> dict[str, Any]:
     """Runs the whole job; returns the content of done.json."""
-    section, stays, out = section_of(values), read_stays(Path(values["cohort"])), Path(values["out"])
-    splits = {name: stays.split(name) for name in ("train", "validation", "test")}
+    section, cohort, out = section_of(values), Path(values["cohort"]), Path(values["out"])
+    stays, first_days = read_stays(cohort), read_stays(cohort, FIRST)
+    splits = {name: stays.split(name) for name in ("train", *MEASURED)}
+    firsts = {name: first_days.split(name) for name in MEASURED}
     log = ProgressLog(out / "progress.jsonl", section.seeds * section.epochs)
-    recipe = fingerprint(stays, section, int(values["seed"]))
+    recipe = fingerprint(stays, first_days, section, int(values["seed"]))
     rows = []
     for number in range(section.seeds):
         folder, first = out / f"seed-{number}", number * section.epochs
@@ -76,7 +82,8 @@ def train(values: Job) -> dict[str, Any]:
             trained = fit(splits["train"], splits["validation"], section, int(values["seed"]) + number,
                           lambda epoch, metrics, first=first, number=number: log.log(  # type: ignore[misc]
                               first + epoch, seed=number, **metrics))
-            _store(folder, trained, splits, recipe, number, int(values["seed"]) + number)
+            metrics = metrics_of(trained.model, splits, firsts)
+            _store(folder, trained, metrics, recipe, number, int(values["seed"]) + number)
         log.log(first + section.epochs, seed=number)
         rows.append(json.loads((folder / DONE).read_text(encoding="utf-8")))
     return _conclude(out, rows, stays, section)
@@ -120,7 +127,7 @@ def fit(train_batch: Batch, validation: Batch, section: Expert, seed: int, on_ep
             history.append({"epoch": float(epoch), **metrics})
             if on_epoch is not None:
                 on_epoch(epoch, metrics)
-            if metrics["validation_loss"] < best_loss:
+            if metrics["validation_loss"] < best_loss:  # never true of a loss that is not a number
                 best, best_loss = epoch, metrics["validation_loss"]
                 weights = {name: value.clone() for name, value in model.state_dict().items()}
             elif epoch - best >= section.patience:
@@ -145,29 +152,54 @@ def step(model: Model, optimiser: torch.optim.Optimizer, batch: Batch, section: 
 
 
 def measure(model: Model, batch: Batch, name: str) -> dict[str, float]:
-    """Loss, AUROC and AUPRC at the last visit, AUROC at the first, named `<name>_...`."""
-    logits = read_at(model, batch, first_and_last(batch)).logits
+    """Loss, AUROC and AUPRC at the last visit, named `<name>_...`; a loss of NaN alone where a logit is not finite."""
+    logits = _logits(model, batch)
     if not bool(torch.isfinite(logits).all()):
         return {f"{name}_loss": float("nan")}
-    return {f"{name}_loss": float(binary_cross_entropy_with_logits(logits[:, 1], batch.labels)),
-            f"{name}_auroc": _rank(roc_auc_score, batch.labels, logits[:, 1]),
-            f"{name}_auprc": _rank(average_precision_score, batch.labels, logits[:, 1]),
-            f"{name}_first_auroc": _rank(roc_auc_score, batch.labels, logits[:, 0])}
+    return {f"{name}_loss": float(binary_cross_entropy_with_logits(logits, batch.labels)),
+            f"{name}_auroc": _rank(roc_auc_score, batch.labels, logits),
+            f"{name}_auprc": _rank(average_precision_score, batch.labels, logits)}
+
+
+def metrics_of(model: Model, splits: Mapping[str, Batch], firsts: Mapping[str, Batch]) -> dict[str, float]:
+    """All metrics of a trained model: `measure` of the splits of `MEASURED`, and the AUROC on the first day.
+
+    Args:
+        splits: stays with all their visits. firsts: the same stays with their first day alone.
+
+    Raises:
+        ModelError: a logit is not finite.
+    """
+    metrics: dict[str, float] = {}
+    for name in MEASURED:
+        metrics |= measure(model, splits[name], name)
+        first = _logits(model, firsts[name])
+        if not math.isfinite(metrics[f"{name}_loss"]) or not bool(torch.isfinite(first).all()):
+            raise ModelError(f"the trained expert gives stays of split {name!r} a risk that is not a number",
+                             "training converges", "lower expert.lr")
+        metrics[f"{name}_first_auroc"] = _rank(roc_auc_score, firsts[name].labels, first)
+    return metrics
+
+
+def _logits(model: Model, batch: Batch) -> Tensor:
+    """(B,): at the last visit that each stay has."""
+    return read_at(model, batch, batch.last.unsqueeze(1)).logits[:, 0]
 
 
 def _rank(score: Callable[[Any, Any], float], labels: Tensor, logits: Tensor) -> float:
     return float(score(labels.numpy(), logits.double().numpy()))
 
 
-def fingerprint(stays: Stays, section: Expert, seed: int) -> str:
+def fingerprint(stays: Stays, first_days: Stays, section: Expert, seed: int) -> str:
     """sha256 over the data as the model sees them, the settings and the seed: what a finished seed depends on.
 
     The number of seeds does not enter (more may be added later), nor do settings that act after the training.
     """
     settings = section.model_dump(mode="json", exclude={"seeds", "permutations"})
     digest = hashlib.sha256(json.dumps([settings, seed, stays.features, stays.splits], sort_keys=True).encode())
-    for tensor in (stays.batch.values, stays.batch.mask, stays.batch.days, stays.batch.static, stays.batch.labels):
-        digest.update(tensor.contiguous().numpy().tobytes())
+    for batch in (stays.batch, first_days.batch):
+        for tensor in (batch.values, batch.mask, batch.days, batch.static, batch.labels):
+            digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -180,14 +212,14 @@ def finished(folder: Path, recipe: str) -> dict[str, Any] | None:
     return row if row.get("recipe") == recipe and (folder / "model.safetensors").is_file() else None
 
 
-def _store(folder: Path, trained: Trained, splits: dict[str, Batch], recipe: str, number: int, seed: int) -> None:
+def _store(folder: Path, trained: Trained, metrics: dict[str, float], recipe: str, number: int, seed: int) -> None:
     """Writes one seed's files, done.json last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DONE).unlink(missing_ok=True)
     save_weights(trained.model, folder / "model.safetensors")
-    write_json(folder / "history.json", trained.history)
-    metrics = {key: value for name in ("validation", "test")
-               for key, value in measure(trained.model, splits[name], name).items()}
+    # JSON has no NaN.
+    write_json(folder / "history.json", [{name: value if math.isfinite(value) else None for name, value in row.items()}
+                                         for row in trained.history])
     write_json(folder / DONE, {"number": number, "seed": seed, "epoch": trained.epoch, "recipe": recipe,
                                "epochs": len(trained.history), "metrics": metrics})
 

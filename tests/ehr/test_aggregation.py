@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.errors import ContractError
 from contracts.features import Catalogue, Feature
 from contracts.frames import EVENTS
-from ehr.aggregate import daily, plausible, window
+from ehr.aggregate import daily, first_days, plausible, window
 from ehr.sources.source import RECORDS
 
 CATALOGUE = Catalogue("test", (Feature("pulse", "bpm", 20, 300), Feature("coma", "", 3, 15, "ordinal"),
@@ -82,6 +82,20 @@ def test_days_and_window_equal_a_plain_loop(rows: Rows, empty: list[tuple[str, d
     assert [row[:2] + row[3:4] for row in found] == [row[:2] + row[3:4] for row in expected]
     assert all(close(left[at], right[at]) for left, right in zip(found, expected, strict=True) for at in (2, 4, 5))
     assert visits["unused"].null_count() == visits.height
+
+
+@settings(max_examples=60, deadline=None)
+@given(MEASURED, EMPTY, st.integers(1, 9))
+def test_a_first_day_is_the_first_record_whatever_comes_after_it(rows: Rows, empty: list[tuple[str, datetime]],
+                                                                 max_days: int) -> None:
+    records, events = frames(rows, empty)
+    days = daily(records, plausible(events, CATALOGUE)[0], CATALOGUE)
+    found, visits = first_days(days, CATALOGUE), window(days, CATALOGUE, max_days)
+    begun = days.filter(pl.col("date") == pl.col("date").min().over("stay_id"))
+    assert found.select("stay_id", *CATALOGUE.names).equals(begun.select("stay_id", *CATALOGUE.names))
+    assert found.equals(first_days(begun, CATALOGUE))
+    whole = visits.filter((pl.col("visit") == 0) & ~pl.col("is_summary"))
+    assert found.join(whole, on="stay_id", how="semi", maintain_order="left").equals(whole)
 
 
 @settings(max_examples=40, deadline=None)

@@ -42,7 +42,7 @@ def test_filled_visits_repeat_what_was_measured(cohort: Cohort) -> None:
 
 def test_a_cohort_reads_back_as_it_was_written(cohort: Cohort, tmp_path: Path) -> None:
     again = read(write(cohort, tmp_path))
-    for name in ("stays", "visits", "filled", "truth"):
+    for name in ("stays", "visits", "filled", "first", "truth"):
         assert getattr(again, name).equals(getattr(cohort, name))
     assert (again.scaling, again.attrition, again.meta) == (cohort.scaling, cohort.attrition, cohort.meta)
     assert counts(again) == counts(cohort)
@@ -51,12 +51,34 @@ def test_a_cohort_reads_back_as_it_was_written(cohort: Cohort, tmp_path: Path) -
 def test_the_folder_holds_the_files_that_later_stages_read(cohort: Cohort, tmp_path: Path) -> None:
     write(cohort, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "attrition.json", "filled.parquet", "meta.json", "scaling.json", "stays.parquet", "truth.parquet",
-        "visits.parquet"]
+        "attrition.json", "filled.parquet", "first.parquet", "meta.json", "scaling.json", "stays.parquet",
+        "truth.parquet", "visits.parquet"]
     scaling = json.loads((tmp_path / "scaling.json").read_text())
     assert set(scaling["age"]) == set(scaling["Heart Rate"]) == {"mean", "sd", "low", "high"}
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert (meta["catalogue"], meta["outcome"], meta["split"]) == ("mimic_iv", "mortality", "stratified")
+
+
+def test_every_stay_has_a_first_day_that_is_no_summary(cohort: Cohort) -> None:
+    summed = cohort.visits.filter(pl.col("is_summary"))
+    assert summed.height and cohort.first_days["stay_id"].equals(cohort.stays["stay_id"])
+    assert not cohort.first_days["is_summary"].any()
+    short = cohort.first_days.join(summed, on="stay_id", how="anti", maintain_order="left")
+    assert short.equals(cohort.filled.filter((pl.col("visit") == 0) & ~pl.col("is_summary")))
+
+
+def test_a_summary_is_refused_as_a_first_day(cohort: Cohort, tmp_path: Path) -> None:
+    write(replace(cohort, first=cohort.filled.filter(pl.col("visit") == 0)), tmp_path)
+    with pytest.raises(ContractError, match=r"\d+ of 60 rows of first are later days or summaries"):
+        read(tmp_path)
+
+
+def test_a_folder_of_an_earlier_version_is_read_until_its_first_days_are_needed(cohort: Cohort, tmp_path: Path) -> None:
+    write(cohort, tmp_path)
+    again = read(write(replace(cohort, first=None), tmp_path))
+    assert again.filled.equals(cohort.filled)
+    with pytest.raises(ArtifactError, match="no first days"):
+        _ = again.first_days
 
 
 def test_the_same_study_writes_the_same_bytes(cohort: Cohort, tmp_path: Path) -> None:

@@ -115,9 +115,9 @@ def test_unknown_age_and_sex_are_the_training_mean_to_models_and_a_word_in_promp
     known = cohort.stays.with_columns(pl.lit(41.0).alias("age"), pl.lit("female").alias("sex"))
     static = tensors(known, cohort.filled, catalogue("tjh").names, scaling).static
     assert static[0].tolist() == [20.0, -1.0]
-    table = tabulate(cohort.stays, cohort.filled, scaling, "last")
+    table = tabulate(cohort.stays, cohort.filled, scaling)
     assert table.names[-2:] == ("Age", "Sex") and np.isnan(table.values[:, -2:]).all()
-    assert tabulate(known, cohort.filled, scaling, "last").values[0, -2:].tolist() == [41.0, 0.0]
+    assert tabulate(known, cohort.filled, scaling).values[0, -2:].tolist() == [41.0, 0.0]
     prompts = load("tjh_external").prompts
     first = cases(cohort.stays, cohort.filled, catalogue("tjh"))[0]
     text = render(first, catalogue("tjh"), prompts, catalogue("tjh").names).text

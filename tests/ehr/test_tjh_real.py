@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from configs.schema import Cohort as Section
+from contracts.frames import VISITS
 from ehr.cohort import Cohort, counts, prepare, read, read_source, write
 from ehr.sources.source import Source
 from ehr.sources.tjh_workbook import FILE
@@ -48,6 +49,17 @@ def test_the_window_keeps_seven_days_and_one_summary(cohort: Cohort) -> None:
     assert counts(cohort)["window"] == {"max_days": 7, "train": 627, "validation": 96, "test": 941, "total": 1664}
     assert cohort.visits.filter(pl.col("is_summary")).height == 52
     assert cohort.visits.group_by("stay_id").len()["len"].max() == 8
+
+
+def test_the_first_days_of_long_stays_at_tjh_are_not_their_summaries(cohort: Cohort) -> None:
+    long = cohort.visits.filter(pl.col("is_summary")).join(cohort.stays, on="stay_id")
+    assert long.filter(pl.col("split") == "test").height == 32
+    first = cohort.first_days.join(long, on="stay_id", how="semi")
+    assert first.height == 52 and set(first["day"]) == {0.0} and not first["is_summary"].any()
+    names = [column for column in first.columns if column not in VISITS.dtypes]
+    alike = long.join(first, on=["stay_id", *names], how="semi", nulls_equal=True)
+    # A stay of eight days has one day merged, its first; of most longer ones the summary looked ahead.
+    assert long.filter(pl.col("days") == 8).join(alike, on="stay_id", how="anti").is_empty() and alike.height == 31
 
 
 @pytest.mark.parametrize(("words", "unit", "numbers"), [

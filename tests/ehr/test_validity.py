@@ -16,8 +16,10 @@ import pytest
 from configs.schema import Cohort as Section
 from configs.schema import Synthetic
 from contracts.errors import ContractError, DataError, StorageError
+from contracts.features import catalogue
 from contracts.frames import feature_columns
 from ehr import balance, leaks
+from ehr.aggregate import daily
 from ehr.cohort import Cohort, prepare, read_source
 from ehr.scale import fit
 from ehr.sources.source import Source
@@ -28,6 +30,9 @@ from support.clean_cohort import clean_cohort, clean_source, of_meta, of_stays, 
 DATA = Path(os.environ.get("EAG_RL_DATA", "no-such-folder"))
 HOUR = "Heart Rate"
 Plant = Callable[[Cohort], Cohort]
+# As of MIMIC-IV and MEDS: daily records in place of records and events.
+IN_DAYS = replace(clean_source(), records=clean_source().records.clear(), events=clean_source().events.clear(),
+                  days=daily(clean_source().records, clean_source().events, catalogue("mimic_iv")))
 
 
 def torn(cohort: Cohort) -> Cohort:
@@ -150,7 +155,7 @@ PLANTED: tuple[tuple[Callable[..., Any], Plant, str, str], ...] = (
 
 @pytest.mark.parametrize(("one", "plant", "level", "words"), PLANTED, ids=[f"{one.__name__}-{words}"
                                                                           for one, _, _, words in PLANTED])
-@pytest.mark.parametrize("source", [None, clean_source()], ids=["cohort", "with source"])
+@pytest.mark.parametrize("source", [None, clean_source(), IN_DAYS], ids=["cohort", "with source", "source of days"])
 def test_a_planted_flaw_is_found(one: Callable[..., Any], plant: Plant, level: str, words: str,
                                  source: Source | None) -> None:
     flawed = plant(clean_cohort())
@@ -159,7 +164,7 @@ def test_a_planted_flaw_is_found(one: Callable[..., Any], plant: Plant, level: s
     assert found[0].count > 0 and found[0] in check(flawed, source)
 
 
-@pytest.mark.parametrize("source", [None, clean_source()], ids=["cohort", "with source"])
+@pytest.mark.parametrize("source", [None, clean_source(), IN_DAYS], ids=["cohort", "with source", "source of days"])
 def test_a_clean_cohort_passes_every_check(source: Source | None) -> None:
     assert check(clean_cohort(), source) == ()
 
@@ -180,6 +185,13 @@ def test_records_after_the_discharge_are_counted_exactly_with_the_source() -> No
     late = source.records.group_by("stay_id", maintain_order=True).agg(pl.col("time").max() + timedelta(days=9)).head(3)
     found = check(cohort, replace(source, records=pl.concat([source.records, late])))
     assert "3 records after the discharge are kept, of 3 stays" in [finding.value for finding in found]
+
+
+def test_without_records_of_the_source_days_are_counted_and_called_so() -> None:
+    for plant, words in ((shortened, "calendar days (at least) after the discharge"), (dying, "by calendar days")):
+        found = [finding.value for finding in check(plant(clean_cohort()), IN_DAYS)]
+        assert found == [finding.value for finding in check(plant(clean_cohort()), None)]
+        assert any(words in value for value in found)
 
 
 def test_numbers_that_do_not_tell_the_label_are_let_pass() -> None:

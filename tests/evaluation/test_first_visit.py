@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import tasks.report_inputs
 import tasks.report_parts
 from configs.load import load
-from configs.schema import Config, Prompts
+from configs.schema import Config, Expert, Prompts
+from contracts.cohort_files import FIRST as FIRST_DAYS
 from contracts.errors import ConfigError, ContractError
 from contracts.features import STATIC, catalogue
 from contracts.patients import patients_of
-from ehr.cohort import prepare, read_source, write
+from ehr import scale
+from ehr.cohort import Cohort, prepare, read, read_source, write
 from evaluation import tables
 from evaluation.appraisal import appraise
-from evaluation.baselines import EXPERT, judge_expert, judge_first_visit
+from evaluation.baselines import EXPERT, judge_baselines, judge_expert, judge_first_visit, tabulate
 from evaluation.risks import FIRST, counterpart
 from lineage.artifact import Artifact
-from prompts.evidence import chosen_features, first_visits
+from models.expert.architectures import make_model
+from models.expert.attention import risks_of
+from models.expert.batches import read_stays
+from models.expert.loading import ExpertModel
+from prompts.evidence import cases, chosen_features, first_visits, render
 from prompts.evidence import patients as render_patients
 from support.judged import readings_of, stays_of, verdicts_of
 from tasks.first_visit import first_visit
-from tasks.stage import Work
+from tasks.stage import Made, Work
 
 STAYS = stays_of(150)
 SECTION = Prompts(features=6, visits=3, observed_only=True)
@@ -50,17 +59,97 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return places
 
 
+def later(course: str) -> Cohort:
+    """The cohort of `folders` with other days after the first in its test stays: none at all, or other values."""
+    source = read_source(CONFIG.cohort, 42, None)
+    tested = prepare(source, CONFIG.cohort, 42).stays.filter(pl.col("split") == "test")["stay_id"].to_list()
+    goes_on = (pl.col("stay_id").is_in(tested)
+               & (pl.col("time").dt.date() > pl.col("time").min().over("stay_id").dt.date()))
+    if course == "no later day":
+        ends = source.records.filter(~goes_on)
+        known = source.events.join(ends, on=["stay_id", "time"], how="semi", maintain_order="left")
+        return prepare(replace(source, records=ends, events=known), CONFIG.cohort, 42)
+    # Times of records and not of events tell which day is the first.
+    after = source.records.filter(goes_on).with_columns(pl.lit(True).alias("after"))
+    low = {feature.name: feature.low for feature in catalogue("mimic_iv")}
+    events = source.events.join(after, on=["stay_id", "time"], how="left", maintain_order="left")
+    value = pl.when("after").then(pl.col("feature").replace_strict(low)).otherwise(pl.col("value")).alias("value")
+    events = events.with_columns(value).select(source.events.columns).unique(maintain_order=True)
+    return prepare(replace(source, events=events), CONFIG.cohort, 42)
+
+
+@pytest.fixture(scope="module", params=["no later day", "other values later"])
+def courses(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+            ) -> tuple[Path, Path]:
+    """Folders of the cohort and of the same with other later days."""
+    root = tmp_path_factory.mktemp("courses")
+    return folders["cohort"], write(later(request.param), root)
+
+
+def asked_first(folders: dict[str, Path], out: Path) -> Made:
+    out.mkdir(exist_ok=True)
+    return first_visit.make(Work("first-visit", cast(Any, SimpleNamespace(config=CONFIG)), folders, {
+        role: Artifact(role, f"{role}-1", "uri", "0" * 64, "1" * 64) for role in folders}, out, out, "run"))
+
+
+def test_later_days_leave_every_first_visit_prompt_as_it_is(folders: dict[str, Path], courses: tuple[Path, Path],
+                                                            tmp_path: Path) -> None:
+    found = []
+    for number, cohort in enumerate(courses):
+        asked_first({**folders, "cohort": cohort}, tmp_path / str(number))
+        found.append(pl.read_parquet(tmp_path / str(number) / "patients.parquet"))
+    assert found[0].equals(found[1]) and not found[0]["evidence"].str.contains("summary").any()
+    before, after = (read(cohort) for cohort in courses)
+    assert before.filled.filter("is_summary").join(before.stays.filter(split="test"), on="stay_id").height > 3
+    assert not before.filled.equals(after.filled) and before.scaling == after.scaling
+
+
+def test_later_days_leave_every_first_risk_of_the_expert_as_it_is(courses: tuple[Path, Path]) -> None:
+    section, names = Expert(hidden=8, heads=2, feed_forward=8), catalogue("mimic_iv").names
+    torch.manual_seed(0)
+    expert = ExpertModel(make_model(len(names), section).eval(), names, "mimic_iv", {}, section)
+    before, after = (risks_of(read_stays(one), read_stays(one, FIRST_DAYS), expert) for one in courses)
+    assert before["first"].equals(after["first"]) and not before["last"].equals(after["last"])
+
+
+def test_later_days_leave_every_first_risk_of_the_simple_models_as_it_is(courses: tuple[Path, Path]) -> None:
+    before, after = (judge_baselines(one, 1, visits=["first"]) for one in courses)
+    assert before[0].equals(after[0]) and before[1] == after[1]
+    assert all(note.endswith("fitted and judged on each stay's first day alone") for note in before[1].values())
+
+
+def test_for_stays_without_summary_the_first_day_is_the_first_visit_that_it_was(folders: dict[str, Path],
+                                                                                tmp_path: Path) -> None:
+    cohort, names = read(folders["cohort"]), catalogue("mimic_iv")
+    whole = cohort.filled.filter((pl.col("visit") == 0) & ~pl.col("is_summary"))
+    short = cohort.stays.join(whole, on="stay_id", how="semi", maintain_order="left")
+    scaling = scale.as_values(cohort.scaling)
+    first = cohort.first_days.join(short, on="stay_id", how="semi")
+    one, other = (tabulate(short, frame, scaling) for frame in (first, whole))
+    assert np.array_equal(one.values, other.values, equal_nan=True) and one.stay_ids == other.stay_ids
+    asked_first(folders, tmp_path)
+    texts = dict(pl.read_parquet(tmp_path / "patients.parquet").select("stay_id", "evidence").iter_rows())
+    shown = chosen_features(cohort.stays, cohort.visits, names, SECTION)
+    told = {case.stay_id: render(case, names, SECTION, shown).text for case in cases(short, whole, names)
+            if case.split == "test"}
+    assert told and all(texts[stay] == text for stay, text in told.items())
+
+
+def test_a_summary_is_no_first_visit(folders: dict[str, Path]) -> None:
+    cohort, names = read(folders["cohort"]), catalogue("mimic_iv")
+    known = pl.read_parquet(folders["patients"] / "patients.parquet")
+    with pytest.raises(ContractError, match="later days or summaries"):
+        first_visits(known, cohort.stays, cohort.filled.filter(pl.col("visit") == 0), names.names, names, SECTION)
+
+
 def test_a_prompt_shows_the_first_record_and_nothing_later(folders: dict[str, Path], tmp_path: Path) -> None:
-    work = Work("first-visit", cast(Any, SimpleNamespace(config=CONFIG)), folders,
-                {role: Artifact(role, f"{role}-1", "uri", "0" * 64, "1" * 64) for role in folders}, tmp_path, tmp_path,
-                "run")
-    made = first_visit.make(work)
-    stays, filled = (pl.read_parquet(folders["cohort"] / f"{name}.parquet") for name in ("stays", "filled"))
+    made = asked_first(folders, tmp_path)
+    stays, begun = (pl.read_parquet(folders["cohort"] / f"{name}.parquet") for name in ("stays", "first"))
     found = patients_of(pl.read_parquet(tmp_path / "patients.parquet"))
     assert {one.stay_id for one in found} == set(stays.filter(pl.col("split") == "test")["stay_id"])
     whole = {one.stay_id: one for one in patients_of(pl.read_parquet(folders["patients"] / "patients.parquet"))}
     for one in found:
-        first = filled.filter(pl.col("stay_id") == one.stay_id).sort("visit").row(0, named=True)
+        first = begun.filter(pl.col("stay_id") == one.stay_id).row(0, named=True)
         lines = dict(line.split(": ", 1) for line in one.evidence.splitlines())
         shown = {name.partition(" (")[0]: text for name, text in lines.items()}
         assert all("," not in shown[name] for name in one.shown if name != STATIC)
@@ -71,12 +160,12 @@ def test_a_prompt_shows_the_first_record_and_nothing_later(folders: dict[str, Pa
 
 
 def test_a_stay_that_nobody_knows_is_refused(folders: dict[str, Path]) -> None:
-    stays, visits, filled = (pl.read_parquet(folders["cohort"] / f"{name}.parquet")
-                             for name in ("stays", "visits", "filled"))
+    stays, visits, first = (pl.read_parquet(folders["cohort"] / f"{name}.parquet")
+                            for name in ("stays", "visits", "first"))
     known = pl.read_parquet(folders["patients"] / "patients.parquet").head(5)
     names = catalogue("mimic_iv")
     with pytest.raises(ContractError, match="patients"):
-        first_visits(known, stays, filled, chosen_features(stays, visits, names, SECTION), names, SECTION)
+        first_visits(known, stays, first, chosen_features(stays, visits, names, SECTION), names, SECTION)
 
 
 def test_the_first_visit_is_compared_with_the_references_first_visit_where_it_was_judged() -> None:

@@ -32,7 +32,7 @@ def _one_kind_of_trees() -> Iterator[None]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Table, pl.DataFrame]:
     place = tmp_path_factory.mktemp("cohort")
     write_cohort(place, 240)
-    return place, tabulate(*read_cohort(place), "last"), read_boosting(place, 1)[0]
+    return place, tabulate(*read_cohort(place)), read_boosting(place, 1)[0]
 
 
 def test_readings_keep_their_contract_for_every_stay(made: tuple[Path, Table, pl.DataFrame]) -> None:
@@ -93,6 +93,18 @@ def test_what_a_stay_never_measured_has_no_importance(tmp_path: Path) -> None:
     weights = dict(read_boosting(tmp_path, 1)[0].filter(pl.col("stay_id") == "s005").select("feature", "attention")
                    .iter_rows())
     assert weights["Lactate"] == 0.0 and sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_boosting_names_nothing_that_moves_no_risk(made: tuple[Path, Table, pl.DataFrame]) -> None:
+    table = made[1]
+    found = np.ones((len(table.stay_ids), 4))
+    found[0], found[1] = 0.0, [0.0, 2.0, 0.0, 1.0]
+    readings = importance.readings_of(table, np.full(len(table.stay_ids), 0.5), found)
+    named = top_features(readings, 4)
+    assert named[table.stay_ids[0]] == [] and named[table.stay_ids[1]] == ["Platelets", STATIC]
+    assert len(named) == len(table.stay_ids)
+    moved = readings.filter(pl.col("stay_id").is_in(list(table.stay_ids[:2])))
+    assert importance.effective_tokens(moved) == pytest.approx(np.exp(np.log(3) - 2 / 3 * np.log(2)))
 
 
 def test_labels_beyond_training_change_no_reading(made: tuple[Path, Table, pl.DataFrame], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from flows.carry_study import read_bundle, write_bundle
 from flows.free_space import free_space
 from lineage.artifact import Artifact
 from lineage.leases import leased
+from operations.ledger import STUDIED, Ledger
 from support.small_store import ANSWER, EVIDENCE, STAYS
 from support.tracked_study import ADAPTER, make, session, tracked_study
 from tasks.recorded import record_again
@@ -140,6 +141,20 @@ def test_every_champion_is_known_however_many_models_there_are(tmp_path: Path) -
     made = tracked_study(own)
     registry.crown("small", "policy", made["rl"], "the only one")
     assert registry.champions() == {made["rl"].id}
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_gc_keeps_what_the_study_of_the_next_extract_is_compared_with(landed: bool, tmp_path: Path) -> None:
+    own = session(tmp_path / "workspace")
+    studied = tracked_study(own)
+    if landed:
+        Ledger(own.workspace).add("landing/a", STUDIED, "", study="small", digest="0", champion=False, artifacts={
+            role: one.to_json() for role, one in studied.items()})
+    for kind in ("rl", "report"):  # the same study by hand, with other settings
+        make(own, kind, {"table.json": "[]"}, {"cohort": studied["cohort"]})
+    freed = free_space(own, None, 0.0, dry_run=False)["counts"].get("artifact", 0)
+    assert freed == (0 if landed else 2)  # rl and report
+    assert (own.store.find("report", studied["report"].recipe) is not None) is landed
 
 
 def test_gc_frees_nothing_that_a_running_study_holds_and_a_dry_run_nothing_at_all(tmp_path: Path) -> None:

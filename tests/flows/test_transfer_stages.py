@@ -128,6 +128,15 @@ def test_both_sides_have_the_shared_features_in_the_sources_words_units_and_stat
     assert all(0.9 <= row["measured_source"] <= 1.0 and row["measured_target"] == 1.0 for row in rows)
 
 
+def test_first_days_are_reduced_and_converted_like_all_others(experiment: Experiment) -> None:
+    source, target = read(experiment.folders["source"]), read(experiment.folders["target"])
+    here, there = (experiment.frame(f"shared:{side}", "first") for side in ("source", "target"))
+    assert here.equals(source.first_days.select(here.columns)) and here.columns[4:] == ["Glucose", "pH"]
+    glucose = target.first_days["glucose"]
+    assert there["Glucose"].is_null().equals(glucose.is_null()) and glucose.count()
+    assert there["Glucose"].drop_nulls().to_list() == pytest.approx((18.0156 * glucose.drop_nulls()).to_list())
+
+
 def test_datasets_that_share_nothing_measured_are_refused(experiment: Experiment, tmp_path: Path) -> None:
     sheet = write_sheet(tmp_path / "sheet.xlsx", patients(60))
     other = Experiment(tmp_path, {"source": experiment.folders["source"]})

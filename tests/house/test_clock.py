@@ -18,7 +18,6 @@ STAMPS = {
     "tasks/stage.py": "when a stage started",
     "tasks/report.py": "the date on the page",
     "tasks/robustness.py": "the date on the page",
-    "models/policy/chat.py": "the date in a chat template that asks for it",
     "operations/doctor.py": "whether the clock is right",
     "operations/advisories.py": "how old a file is",
     "operations/keeper.py": "when a service started, for people",

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from contracts.errors import ContractError
-from contracts.frames import READINGS
+from contracts.frames import READINGS, top_features
 from prompts.guidance import expert_features
 
 SHOWN = {"s1": ("A", "B", "C", "D"), "s2": ("A", "B", "C", "D")}
@@ -47,3 +47,21 @@ def test_what_two_of_three_name_beats_what_one_names_first() -> None:
 def test_experts_of_other_stays_are_refused() -> None:
     with pytest.raises(ContractError, match="same stays"):
         expert_features([FIRST, readings(s1="ABCD")], 2, SHOWN, "rank")
+
+
+def test_what_an_expert_does_not_attend_to_is_not_named_to_fill_the_list() -> None:
+    seen = pl.when(pl.col("feature").is_in(["B", "D"])).then(pl.col("attention")).otherwise(0.0).alias("attention")
+    alone = FIRST.with_columns(seen)
+    assert expert_features([alone], 4, SHOWN, "union") == {"s1": ["B", "D"], "s2": ["B", "D"]}
+    assert top_features(alone, 3) == top_features(alone, 2) == {"s1": ["B", "D"], "s2": ["B", "D"]}
+    nothing = FIRST.with_columns(pl.when(pl.col("stay_id") == "s1").then(0.0).otherwise(pl.col("attention"))
+                                 .alias("attention"))
+    assert expert_features([nothing], 2, SHOWN, "union") == {"s1": [], "s2": ["A", "B"]}
+
+
+@pytest.mark.parametrize("rule", ["union", "vote", "rank"])
+def test_several_experts_name_nothing_that_none_of_them_attends_to(rule: str) -> None:
+    only_a, only_c = (FIRST.with_columns(pl.when(pl.col("feature") == name).then(1.0).otherwise(0.0).alias("attention"))
+                      for name in "AC")
+    found = expert_features([only_a, only_c], 4, SHOWN, rule)  # type: ignore[arg-type]
+    assert found == {"s1": ["A", "C"], "s2": ["A", "C"]}

@@ -34,7 +34,8 @@ def write_cohort(folder: Path, stays: int = 150, seed: int = 0, label_of_all: in
                           "label": label, "split": names}, schema=dict(STAYS.dtypes))
     filled = visits.with_columns(pl.col(NAMES).forward_fill().over("stay_id"))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("stays", frame), ("visits", visits), ("filled", filled)):
+    first = visits.filter(pl.col("visit") == 0)
+    for name, rows in (("stays", frame), ("visits", visits), ("filled", filled), ("first", first)):
         rows.write_parquet(folder / f"{name}.parquet")
     scaling = {name: {"mean": 0.0, "sd": 1.0, "low": -5.0, "high": 5.0} for name in NAMES}
     scaling["age"] = {"mean": 55.0, "sd": 20.0, "low": 0.0, "high": 120.0}

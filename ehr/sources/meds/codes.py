@@ -66,11 +66,13 @@ def known_features(mapping: Mapping, digest: str) -> Known:
     place = {name: index for index, name in enumerate(features.names)}
     sums = {place[name]: tuple(place[part] for part in parts) for name, parts in mapping.sums.items()}
     fractions = {place[name]: limits for name, limits in mapping.fractions.items()}
+    # Measurements tell a feature by its index, in the catalogue's unit.
+    told = f"{digest}{[(item.name, item.unit) for item in features]}"
     if mapping.items is None:
-        return Known(features, fractions, sums, digest)
+        return Known(features, fractions, sums, sha256(told.encode()).hexdigest())
     borrowed = items()
     return Known(features, {**borrowed.fractions, **fractions}, {**borrowed.sums, **sums},
-                 sha256(f"{digest}{borrowed.digest}".encode()).hexdigest())
+                 sha256(f"{told}{borrowed.digest}".encode()).hexdigest())
 
 
 def resolved(mapping: Mapping, counts: pl.DataFrame, parents: Parents) -> Codes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +36,8 @@ def measure(dataset: Dataset, codes: Codes, key: str, total: int, cache: Path, l
 
     Args:
         key: digest of all files and of the mapping. total: rows of the dataset.
-        limit: largest share of rows of the features whose unit or text nobody knows.
+        limit: largest share of rows of the features whose unit or text nobody knows. The folder stays in the cache all
+            the same: another limit needs no other reading.
         on_progress: called with (rows read, rows in all).
 
     Raises:
@@ -46,13 +48,31 @@ def measure(dataset: Dataset, codes: Codes, key: str, total: int, cache: Path, l
     with locked(folder):
         if not (folder / WHOLE).is_file():
             with drafted(folder, WHOLE) as draft:
-                _write(dataset, codes, total, draft, limit, on_progress)
+                _write(dataset, codes, total, draft, on_progress)
+        counts = _counts_of(folder)
+    _check_share(counts, limit)
     return folder
+
+
+def _counts_of(folder: Path) -> dict[str, Any]:
+    counts: dict[str, Any] = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
+    return counts
+
+
+def _check_share(counts: Mapping[str, Any], limit: float) -> None:
+    aside, interest = counts["aside"], counts["interest"]
+    unread = sum(entry["rows"] for entry in aside)
+    if unread <= limit * interest:
+        return
+    worst = ", ".join(f"{entry['code']!r} ({entry['reason']}, {entry['rows']} rows)" for entry in aside[:3])
+    raise DataError(f"{unread} of {interest} measurements are set aside: {worst}",
+                    f"at most a share of {limit:g} (cohort.meds.quarantine_limit)",
+                    "name the unit or text in the mapping; raise the limit only if these rows are worthless")
 
 
 def steps_of(folder: Path) -> tuple[list[Step], pl.DataFrame]:
     """Attrition of the rows, and table, key, reason, text of codes with rows that were set aside."""
-    counts = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
+    counts = _counts_of(folder)
     left = counts["interest"]
     others = counts["rows"] - left
     steps = [Step("events: row of a code that means no feature: not read", "rows", others, others, left)]
@@ -93,7 +113,7 @@ def values_of(rows: pl.DataFrame, codes: Codes) -> pl.DataFrame:
     return met.select("subject", time.alias("time"), "feature", value.alias("value"), "code", reason.alias("reason"))
 
 
-def _write(dataset: Dataset, codes: Codes, total: int, out: Path, limit: float, on_progress: OnProgress) -> None:
+def _write(dataset: Dataset, codes: Codes, total: int, out: Path, on_progress: OnProgress) -> None:
     wrong: Counter[tuple[str, str]] = Counter()
     read = interest = 0
     with Scatter(out) as scatter:
@@ -107,12 +127,6 @@ def _write(dataset: Dataset, codes: Codes, total: int, out: Path, limit: float, 
             on_progress(min(read, total), total)
     aside = [{"code": code, "reason": reason, "rows": count} for (reason, code), count in sorted(wrong.items())
              if reason not in _DROPPED]
-    unread = sum(int(str(entry["rows"])) for entry in aside)
-    if unread > limit * interest:
-        worst = ", ".join(f"{entry['code']!r} ({entry['reason']}, {entry['rows']} rows)" for entry in aside[:3])
-        raise DataError(f"{unread} of {interest} measurements are set aside: {worst}",
-                        f"at most a share of {limit:g} (cohort.meds.quarantine_limit)",
-                        "name the unit or text in the mapping; raise the limit only if these rows are worthless")
     sort_parts(out)
     dropped = {reason: sum(count for (why, _), count in wrong.items() if why == reason) for reason in _DROPPED}
     counts = {"rows": read, "interest": interest, "dropped": dropped, "aside": aside}

@@ -49,13 +49,17 @@ def read_stays(events: pl.DataFrame, mapping: Mapping, outcome: Outcome, unit: U
     key = mix(mix(subject.view(np.uint64)) + begin.view(np.uint64)).view(np.int64)
     stays = stays.rename({"subject": "subject_id"}).with_columns(pl.Series("stay_id", key))
     stays = judge.rule(stays, pl.col("intime").dt.year() < 1970, "begins before 1970")
-    joined = _with_admission(stays, events, mapping, judge)
+    placed = _with_admission(stays, events, mapping, judge)
+    entries = placed.select("subject_id", "hadm_id", "intime")
+    joined = judge.rule(placed, pl.col("admittime").is_null(), "its admission is not in the data")
+    joined = _with_death(joined, events, mapping, judge)
     joined = joined.join(_patients(events, judge), left_on="subject_id", right_on="subject", how="left")
     joined = judge.rule(joined, pl.col("birth").is_null(), "its patient has no birth")
     joined = judge.rule(joined, pl.col("birth") > pl.col("intime"), "its patient is born later")
     joined = judged(joined, judge)
     joined = judge.rule(joined, pl.col("sex").is_null(), "its patient has no sex, or both")
-    return chosen(labelled(_aged(joined, mapping.oldest_age), outcome, judge), unit, judge, stays.height)
+    aged = _aged(joined, mapping.oldest_age)
+    return chosen(labelled(aged, entries, outcome, judge), unit, judge, stays.height)
 
 
 def _paired(events: pl.DataFrame, what: str, judge: Judge) -> pl.DataFrame:
@@ -77,24 +81,22 @@ def _paired(events: pl.DataFrame, what: str, judge: Judge) -> pl.DataFrame:
 
 
 def _with_admission(stays: pl.DataFrame, events: pl.DataFrame, mapping: Mapping, judge: Judge) -> pl.DataFrame:
-    """Adds hadm_id, admittime, dischtime, deathtime, hospital_expire_flag."""
+    """Adds hadm_id, admittime, dischtime; null where the admission is not in the data."""
     if mapping.admissions is None:
-        joined = stays.with_columns(pl.col("intime").alias("admittime"), pl.col("outtime").alias("dischtime"),
-                                    pl.col("stay_id").alias("hadm_id"))
-    else:
-        admissions = _paired(events, "admissions", judge).drop_nulls("end").rename(
-            {"begin": "admittime", "end": "dischtime"}).with_row_index("hadm_id").with_columns(
-            pl.col("hadm_id").cast(pl.Int64))
-        common = (pl.min_horizontal("outtime", "dischtime") - pl.max_horizontal("intime", "admittime")).alias("common")
-        best = (stays.join(admissions, left_on="subject_id", right_on="subject").with_columns(common)
-                .filter(pl.col("common") > pl.duration()).sort("stay_id", "common", "admittime")
-                .unique("stay_id", keep="last").select("stay_id", "hadm_id", "admittime", "dischtime"))
-        joined = judge.rule(stays.join(best, on="stay_id", how="left"), pl.col("admittime").is_null(),
-                            "its admission is not in the data")
-    return _with_death(joined, events, mapping, judge)
+        return stays.with_columns(pl.col("intime").alias("admittime"), pl.col("outtime").alias("dischtime"),
+                                  pl.col("stay_id").alias("hadm_id"))
+    admissions = _paired(events, "admissions", judge).drop_nulls("end").rename(
+        {"begin": "admittime", "end": "dischtime"}).with_row_index("hadm_id").with_columns(
+        pl.col("hadm_id").cast(pl.Int64))
+    common = (pl.min_horizontal("outtime", "dischtime") - pl.max_horizontal("intime", "admittime")).alias("common")
+    best = (stays.join(admissions, left_on="subject_id", right_on="subject").with_columns(common)
+            .filter(pl.col("common") > pl.duration()).sort("stay_id", "common", "admittime")
+            .unique("stay_id", keep="last").select("stay_id", "hadm_id", "admittime", "dischtime"))
+    return stays.join(best, on="stay_id", how="left")
 
 
 def _with_death(stays: pl.DataFrame, events: pl.DataFrame, mapping: Mapping, judge: Judge) -> pl.DataFrame:
+    """Adds deathtime, hospital_expire_flag."""
     deaths = events.filter(pl.col("role") == "death").group_by("subject").agg(pl.col("time").min().alias("death"))
     ended = events.filter(pl.col("role") == "admissions.died").select(
         pl.col("subject").alias("subject_id"), pl.col("time").alias("dischtime"), pl.lit(True).alias("died"))

@@ -61,7 +61,8 @@ def blocks(table: Table, wanted: list[int]) -> Iterator[Rows]:
     """Reads the table once, front to back.
 
     Raises:
-        DataError: the file is truncated or damaged, has no row, changes while it is read, or a quote never closes.
+        DataError: the file is truncated or damaged, has no row, changes while it is read, a quote never closes, or its
+            times have a zone.
     """
     before = table.path.stat()
     source = _parquet(table, wanted) if table.format == "parquet" else _csv(table, wanted)
@@ -141,6 +142,7 @@ def _parquet(table: Table, wanted: list[int]) -> Iterator[Rows]:
     size, done = table.path.stat().st_size, 0
     try:
         file = pq.ParquetFile(seekable(table.path))
+        _check_zone(table, file.schema_arrow.field("charttime").type)
         total = file.metadata.num_rows
         for batch in file.iter_batches(batch_size=1 << 18, columns=names):
             rows, before = batch.num_rows, done
@@ -152,6 +154,15 @@ def _parquet(table: Table, wanted: list[int]) -> Iterator[Rows]:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OSError) as error:
         raise DataError(f"{table.path.name}: {str(error).splitlines()[0]}",
                         "a whole parquet file with the types of MIMIC-IV", "write it again") from error
+
+
+def _check_zone(table: Table, kind: Any) -> None:
+    """Times with a zone would be read as those of UTC, hours away from the stays that they belong to."""
+    zone = getattr(kind, "tz", None)
+    if zone is not None:
+        raise DataError(f"{table.path.name}: charttime has the zone {zone}",
+                        "times are those of the hospital's clock, as in the other tables",
+                        "write local times without zone")
 
 
 def _from_arrow(rows: Any, place: np.ndarray, count: int, read: int) -> Rows:

@@ -5,7 +5,8 @@ In: a `layout.Table` and its sha256. Out: a folder
     part-000.parquet ... part-031.parquet   subject, time [s], feature, value; by patient hash, sorted by all four
     patients.parquet                        subject, part, start, rows, digest (of all its rows)
     quarantine.parquet                      row (of the file, first data row 0), reason, text
-    counts.json                             attrition steps and totals; written last
+    counts.json                             attrition steps and totals; written last. `interest`: rows that could be
+                                            read; `unread`: rows that could not; no row is in both
 
 A measurement is in the units of the catalogue; implausible values are still inside. Memory does not grow with the file
 (`ehr.sources.parts`).
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +33,7 @@ from ehr.sources.mimic_iv.sieve import EMPTY, NO_INTEGER, NO_TIME
 from ehr.sources.mimic_iv.units import KEPT, NO_NUMBER, UNKNOWN_TEXT, UNKNOWN_UNIT, UnitTable
 from ehr.sources.parts import Scatter, sort_parts
 
-FORMAT = 3
+FORMAT = 4
 # Written last.
 WHOLE = "counts.json"
 # Rows of the quarantine that are kept with their text; all are counted.
@@ -44,7 +46,8 @@ def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: 
 
     Args:
         checksum: sha256 of the file. cache: where folders of all files lie.
-        limit: largest share of rows of interest in quarantine; more means that the file is not what it should be.
+        limit: largest share of rows of interest in quarantine; more means that the file is not what it should be. The
+            folder stays in the cache all the same: another limit needs no other reading.
         on_progress: called with (bytes read, bytes in all).
 
     Raises:
@@ -57,11 +60,29 @@ def ingest(table: Table, checksum: str, cache: Path, limit: float, on_progress: 
     with locked(folder):
         if not (folder / WHOLE).is_file():
             with drafted(folder, WHOLE) as draft:
-                _ingest(table, name, known, draft, limit, on_progress)
+                _ingest(table, name, known, draft, on_progress)
+        counts = counts_of(folder)
+    _check_share(table, counts, limit)
     return folder
 
 
-def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_progress: OnProgress | None) -> None:
+def counts_of(folder: Path) -> dict[str, Any]:
+    """What `ingest` counted."""
+    counts: dict[str, Any] = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
+    return counts
+
+
+def _check_share(table: Table, counts: Mapping[str, Any], limit: float) -> None:
+    aside, seen = counts["quarantine"], counts["interest"] + counts["unread"]
+    if not counts["interest"] or aside <= limit * seen:
+        return
+    worst = ", ".join(f"{reason} ({count})" for reason, count in Counter(counts["reasons"]).most_common(3))
+    raise DataError(f"{table.path.name}: {aside} of {seen} rows go to quarantine: {worst}; the first is data row "
+                    f"{counts['first']}", f"at most a share of {limit:g} (cohort.mimic_iv.quarantine_limit)",
+                    "correct the file; raise the limit only if these rows are known to be worthless")
+
+
+def _ingest(table: Table, name: str, known: Items, out: Path, on_progress: OnProgress | None) -> None:
     size = table.path.stat().st_size
     reader, scatter, quarantine = _Reader(known, name), Scatter(out), _Quarantine(out)
     with scatter:
@@ -70,16 +91,10 @@ def _ingest(table: Table, name: str, known: Items, out: Path, limit: float, on_p
             if on_progress:
                 on_progress(min(rows.read, size), size)
     quarantine.write()
-    if reader.counts["interest"] and quarantine.total > limit * (reader.counts["interest"] + quarantine.total):
-        worst = ", ".join(f"{reason} ({count})" for reason, count in quarantine.reasons.most_common(3))
-        seen = reader.counts["interest"] + quarantine.total
-        raise DataError(f"{table.path.name}: {quarantine.total} of {seen} rows go to quarantine: {worst}; the first is "
-                        f"data row {quarantine.first}",
-                        f"at most a share of {limit:g} (cohort.mimic_iv.quarantine_limit)",
-                        "correct the file; raise the limit only if these rows are known to be worthless")
     patients = sort_parts(out)
     counts = {**{key: int(value) for key, value in sorted(reader.counts.items())}, "quarantine": quarantine.total,
-              "reasons": dict(quarantine.reasons), "kept": int(patients["rows"].to_numpy().sum())}
+              "reasons": dict(quarantine.reasons), "first": quarantine.first,
+              "kept": int(patients["rows"].to_numpy().sum())}
     (out / WHOLE).write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -93,7 +108,7 @@ class _Reader:
     def take(self, rows: Rows, quarantine: _Quarantine) -> tuple[np.ndarray, ...]:
         """subject, time, feature and value of the measurements of one block."""
         quarantine.add(rows.bad)
-        self.counts.update(rows=rows.rows, interest=rows.item.size, returns=rows.returns)
+        self.counts.update(rows=rows.rows, interest=rows.item.size, unread=len(rows.bad), returns=rows.returns)
         feature, value, why = self.units.convert(rows.item, rows.unit, rows.number, rows.value, rows.spelling)
         nowhere, undated = rows.subject == NO_INTEGER, rows.time == NO_TIME
         if not (why.any() or nowhere.any() or undated.any()):
@@ -124,7 +139,7 @@ class _Quarantine:
         for row, reason, text in bad:
             self.total += 1
             self.reasons[reason] += 1
-            self.first = row if self.first < 0 else self.first
+            self.first = row if self.first < 0 else min(self.first, row)
             if len(self._rows) < KEPT_QUARANTINE:
                 self._rows.append((row, reason, text))
 

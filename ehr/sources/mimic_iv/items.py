@@ -43,7 +43,7 @@ class Items:
         coded: feature to {text: value}, for items without a number.
         fractions: feature to the range whose values are fractions of one.
         sums: feature to its parts.
-        digest: sha256 of the YAML file.
+        digest: sha256 of the YAML file and the names of the features: measurements tell a feature by its index.
     """
 
     catalogue: Catalogue
@@ -108,7 +108,8 @@ def items() -> Items:
                  {place[name]: (float(entry["fraction"][0]), float(entry["fraction"][1]))
                   for name, entry in raw["features"].items() if "fraction" in entry},
                  {place[name]: tuple(place[part] for part in entry["sum_of"])
-                  for name, entry in raw["features"].items() if "sum_of" in entry}, sha256(text).hexdigest())
+                  for name, entry in raw["features"].items() if "sum_of" in entry},
+                 sha256(text + "\n".join(known.names).encode()).hexdigest())
 
 
 def _items_of(entry: Mapping[str, Any], feature: int) -> list[Item]:

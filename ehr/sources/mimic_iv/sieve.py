@@ -105,8 +105,9 @@ class Sieve:
         if kept is not None and self._own.size >= size:
             return kept
         self._own.size = size = size + size // 4
-        # The shortest row that can be read has a byte and a separator a field; one that cannot, a byte and a line end.
-        room, bad_room = size // (2 * self._roles.size) + 2, size // 2 + 2
+        # All fields but the key may be empty: the shortest row that can be read has its commas and one byte; one that
+        # cannot, a byte and a line end.
+        room, bad_room = size // self._roles.size + 2, size // 2 + 2
         places = size + WORD + self._roles.size
         self._own.buffers = buffers = (
             np.empty(places, np.uint32), np.empty(places, np.uint32),
@@ -230,6 +231,7 @@ def _fields(block, begin, last, starts, ends):
         number of fields, and where its line end stands.
     """
     size, field, start, inside, place = block.size, 0, begin, False, begin
+    opens = True  # would a quote here open? At the begin of a field, and behind one that closes (then it was doubled).
     while True:
         line_end = place >= size
         if line_end and (inside or not last):
@@ -237,12 +239,11 @@ def _fields(block, begin, last, starts, ends):
         if not line_end:
             byte = block[place]
             if byte == QUOTE:
-                # A quote opens at the begin of a field; a doubled one closes and opens again.
-                if inside or place == start or block[place - 1] == QUOTE:
-                    inside = not inside
+                inside = opens and not inside
                 place += 1
                 continue
             if inside or (byte != _COMMA and byte != _NEWLINE):
+                opens = inside
                 place += 1
                 continue
             line_end = byte == _NEWLINE
@@ -255,7 +256,7 @@ def _fields(block, begin, last, starts, ends):
         if line_end:
             return field, place
         place += 1
-        start = place
+        start, opens = place, True
 
 
 @njit(nogil=True, cache=True)

@@ -6,7 +6,6 @@ outcomes as `targets`, and the rows set aside. Needs no more memory for a hundre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from contracts.errors import DataError
 from ehr.attrition import Step
 from ehr.sources.days import Engine, daily_records, threads
 from ehr.sources.icu_stays import Stays, contract_stays, slot_of, windows_of
-from ehr.sources.mimic_iv.ingest import WHOLE, ingest
+from ehr.sources.mimic_iv.ingest import counts_of, ingest
 from ehr.sources.mimic_iv.items import items
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.mimic_iv.stays import read_stays
@@ -71,14 +70,15 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
 
 
 def _table_steps(folder: Path, name: str) -> list[Step]:
-    counts = json.loads((folder / WHOLE).read_text(encoding="utf-8"))
-    rows, interest, left = counts["rows"], counts["interest"], counts["interest"]
-    steps = [Step(f"{name}: row of another item: not read", "rows", rows - interest, rows - interest, interest)]
+    counts = counts_of(folder)
+    left = counts["interest"] + counts["unread"]
+    others = counts["rows"] - left
+    steps = [Step(f"{name}: row of another item: not read", "rows", others, others, left)]
     left -= counts["without_number"]
     steps.append(Step(f"{name}: no number: dropped", "rows", counts["without_number"], counts["without_number"], left))
     for reason, count in sorted(counts["reasons"].items()):
         left -= count
-        steps.append(Step(f"{name}: {reason}: set aside", "rows", count, count, max(left, 0)))
+        steps.append(Step(f"{name}: {reason}: set aside", "rows", count, count, left))
     steps.append(Step(f"{name}: no hadm_id: placed by patient and time", "rows", counts["without_hadm"], 0,
                       counts["kept"]))
     if counts["returns"]:

@@ -14,6 +14,8 @@ from ehr.sources.icu_stays import Judge, Outcome, Stays, Unit, chosen, judged, l
 from ehr.sources.mimic_iv.layout import NEEDED, Extract, Table
 from ehr.sources.places import readable
 
+KEYS = {"hosp/patients": "subject_id", "hosp/admissions": "hadm_id", "icu/icustays": "stay_id"}
+UNREAD = "an identifier, number or date that cannot be read"
 # Ages above 89 are given as 91 by PhysioNet.
 OLDEST = 91
 _TIMES = {"admittime", "dischtime", "deathtime", "intime", "outtime", "dod"}
@@ -27,9 +29,8 @@ def read_stays(extract: Extract, outcome: Outcome, unit: Unit) -> Stays:
         DataError: a table cannot be read or is empty, or no stay is left.
     """
     judge = Judge("icu/icustays")
-    patients = judge.distinct(_read(extract.tables["hosp/patients"], judge), "hosp/patients", "subject_id")
-    admissions = judge.distinct(_read(extract.tables["hosp/admissions"], judge), "hosp/admissions", "hadm_id")
-    stays = judge.distinct(_read(extract.tables["icu/icustays"], judge), "icu/icustays", "stay_id")
+    read = {name: _read(extract.tables[name]) for name in KEYS}
+    patients, admissions, stays = (_distinct(rows, name, judge) for name, rows in read.items())
     judge.steps.append(Step("ICU stay in the file", "stays", stays.height, 0, stays.height))
     joined = (stays.join(admissions.drop("subject_id"), on="hadm_id", how="left")
               .join(patients, on="subject_id", how="left"))
@@ -37,17 +38,27 @@ def read_stays(extract: Extract, outcome: Outcome, unit: Unit) -> Stays:
     joined = judge.rule(joined, pl.col("anchor_year").is_null(), "its patient is not in hosp/patients")
     joined = judged(joined, judge)
     joined = judge.rule(joined, ~pl.col("gender").is_in(["M", "F"]), "gender is neither M nor F")
-    return chosen(labelled(_aged(joined), outcome, judge), unit, judge, stays.height)
+    entries = read["icu/icustays"].select("subject_id", "hadm_id", "intime")
+    return chosen(labelled(_aged(joined), entries, outcome, judge), unit, judge, stays.height)
 
 
 def _aged(stays: pl.DataFrame) -> pl.DataFrame:
     age = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
-    return stays.with_columns(pl.min_horizontal(age, pl.lit(OLDEST)).cast(pl.Float64).alias("age"),
+    return stays.with_columns(age.clip(upper_bound=OLDEST).cast(pl.Float64).alias("age"),
                               pl.col("gender").replace_strict({"M": "male", "F": "female"}).alias("sex"))
 
 
-def _read(table: Table, judge: Judge) -> pl.DataFrame:
-    """The needed columns of a small table, typed; rows that cannot be typed are set aside."""
+def _distinct(rows: pl.DataFrame, name: str, judge: Judge) -> pl.DataFrame:
+    """What `_read` gave, without the rows that cannot be read and those that repeat."""
+    keys, left = rows["unread"].drop_nulls(), rows.filter(pl.col("unread").is_null()).drop("unread")
+    judge.aside(name, keys, UNREAD)
+    judge.steps.append(Step(f"{name}: {UNREAD}: set aside", "rows", keys.len(), keys.len(), left.height))
+    return judge.distinct(left, name, KEYS[name])
+
+
+def _read(table: Table) -> pl.DataFrame:
+    """The needed columns of a small table, typed, and `unread`: the key as written of rows that lack key or patient, or
+    hold a field that cannot be read (null then); null of all others."""
     needed = list(NEEDED[table.name])
     try:
         if table.format == "parquet":
@@ -61,12 +72,10 @@ def _read(table: Table, judge: Judge) -> pl.DataFrame:
     if not raw.height:
         raise DataError(f"{table.path.name} has a header and no row", "a table has rows", "copy the file again")
     typed = raw.with_columns(_typed(name) for name in needed)
-    unread = pl.any_horizontal(typed[name].is_null() & raw[name].fill_null("").str.strip_chars().ne("")
-                               for name in needed)
-    key = {"hosp/patients": "subject_id", "hosp/admissions": "hadm_id", "icu/icustays": "stay_id"}[table.name]
-    bad = pl.select(unread).to_series() | typed[key].is_null() | typed["subject_id"].is_null()
-    judge.aside(table.name, raw.filter(bad)[key], "an identifier, number or date that cannot be read")
-    return typed.filter(~bad)
+    unread = [typed[name].is_null() & raw[name].fill_null("").str.strip_chars().ne("") for name in needed]
+    key = KEYS[table.name]
+    bad = pl.any_horizontal(*unread, typed[key].is_null(), typed["subject_id"].is_null())
+    return typed.with_columns(pl.when(bad).then(raw[key].fill_null("")).alias("unread"))
 
 
 def _typed(name: str) -> pl.Expr:

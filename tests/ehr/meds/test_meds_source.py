@@ -56,6 +56,13 @@ def test_readmission_leaves_out_deaths_and_counts_from_the_discharge(tmp_path):
     assert source.stays.sort("admitted_at")["label"].to_list() == [1, 0]
 
 
+def test_a_patient_who_is_back_and_has_not_left_yet_is_a_readmission(tmp_path):
+    more = [*EVENTS, (1, "2020-04-10 08:00", "ADM", None, None), (1, "2020-04-10 10:00", "ITS:in C", None, None)]
+    source = read(tmp_path, more, outcome="readmission")
+    assert source.stays.sort("admitted_at")["label"].to_list() == [1, 1]
+    assert source.quarantine["reason"].to_list() == ["its admission is not in the data"]
+
+
 @pytest.mark.parametrize(("choices", "rates"), [
     ({"unit": "first"}, [85.0, 120.0]), ({"unit": "last"}, [70.0, 120.0]),
     ({"window": "first_hours", "hours": 1.5}, [80.0, 70.0])])
@@ -119,6 +126,15 @@ def test_unknown_units_and_texts_are_set_aside_up_to_the_limit(tmp_path):
     source = read(tmp_path, more, limit=0.5)
     assert source.quarantine.select("table", "key", "text").rows() == [
         ("events", "REKAP", "1 rows"), ("events", "BZ|grain", "1 rows")]
+
+
+def test_the_limit_is_asked_for_when_measurements_come_from_the_cache(tmp_path, monkeypatch):
+    more = [*EVENTS, (1, "2020-03-01 13:00", "BZ|grain", 10.0, None)]
+    assert found(read(tmp_path, more, limit=0.5), "a unit nobody knows") == 1
+    monkeypatch.setattr("ehr.sources.meds.measurements._write", lambda *_: pytest.fail("read again"))
+    with pytest.raises(DataError, match=r"1 of \d+ measurements are set aside: 'BZ\|grain'"):
+        read(tmp_path, more, limit=0.01)
+    assert found(read(tmp_path, more, limit=0.5), "a unit nobody knows") == 1
 
 
 def test_rows_without_a_number_or_a_usable_time_are_counted(tmp_path):

@@ -83,6 +83,23 @@ def test_a_later_stay_of_the_same_admission_is_no_readmission(tmp_path):
         checked(read(folder, tmp_path / "cache", section), catalogue("mimic_iv"))
 
 
+@pytest.mark.parametrize("outtime", ["", "2150-02-10 00:00:00", "soon"])
+def test_a_stay_that_is_set_aside_is_a_readmission_all_the_same(tmp_path, outtime):
+    # The patient of stay 32 goes on 30 January and is back on 10 February, in a stay that cannot be used.
+    tables = {"icu/icustays": [*ROWS["icu/icustays"], f"11,24,34,MICU,MICU,2150-02-10 00:00:00,{outtime},1"],
+              "hosp/admissions": [*ROWS["hosp/admissions"], "11,24,2150-02-10 00:00:00,2150-02-20 00:00:00,,0"]}
+    section = Cohort(source="mimic_iv", outcome="readmission", min_visits=1)
+    source = read(write_extract(tmp_path / "raw", tables), tmp_path / "cache", section)
+    assert source.stays.sort("admitted_at")["label"].to_list() == [1, 1]
+    assert source.quarantine.height == 1
+
+
+def test_an_age_that_is_not_given_is_unknown_and_not_the_oldest(tmp_path):
+    patients = [ROWS["hosp/patients"][0].replace("F,60,", "F,,"), ROWS["hosp/patients"][1].replace("M,70,", "M,95,")]
+    source = read(write_extract(tmp_path / "raw", {"hosp/patients": patients}), tmp_path / "cache")
+    assert source.stays.sort("admitted_at")["age"].to_list() == [None, None, 91.0]
+
+
 @pytest.mark.parametrize(("unit", "ids"), [("first", 2), ("last", 2), ("all", 3)])
 def test_the_unit_chooses_stays(tmp_path, unit, ids):
     section = Cohort(source="mimic_iv", min_visits=1, mimic_iv=MimicIv(unit=unit))
@@ -144,14 +161,21 @@ def test_repeats_values_out_of_range_and_times_out_of_the_stay_are_dropped_and_c
     ("icu/icustays", ["12,99,34,SICU,SICU,2160-03-02 00:00:00,2160-03-04 00:00:00,1"], "admission is not in"),
     ("icu/icustays", ["12,23,34,SICU,SICU,2160-03-02 00:00:00,,1"], "no outtime"),
     ("icu/icustays", ["12,23,34,SICU,SICU,yesterday,2160-03-04 00:00:00,1"], "cannot be read"),
+    ("icu/icustays", ["12,23,34,SICU,SICU,,2160-03-04 00:00:00,1"], "no intime"),
+    ("hosp/admissions", ["11,26,2150-02-01 00:00:00,,,0"], "no dischtime"),
+    ("hosp/admissions", ["11,26,2150-02-01 00:00:00,2150-02-09 00:00:00,,"], "hospital_expire_flag is not 0 or 1"),
+    ("hosp/patients", ["13,,70,2160,2014 - 2016,"], "gender is neither M nor F"),
     ("icu/icustays", ["12,23,33,SICU,SICU,2160-02-01 02:00:00,2160-02-05 10:00:00,4"], "stands twice"),
     ("hosp/patients", ["12,F,70,2160,2014 - 2016,"], "stands twice"),
     ("hosp/admissions", ["12,23,2160-02-01 00:00:00,2160-02-09 10:00:00,,0"], "stands twice")])
 def test_rows_that_break_a_rule_go_to_quarantine(tmp_path, table, rows, reason):
-    more = {"icu/icustays": [*ROWS["icu/icustays"], "11,22,35,MICU,MICU,2150-01-26 00:00:00,2150-01-27 00:00:00,1"]}
+    more = {"icu/icustays": [*ROWS["icu/icustays"], "11,22,35,MICU,MICU,2150-01-26 00:00:00,2150-01-27 00:00:00,1",
+                             "11,26,36,MICU,MICU,2150-02-02 00:00:00,2150-02-03 00:00:00,1",
+                             "13,23,37,SICU,SICU,2160-02-02 00:00:00,2160-02-03 00:00:00,1"]}
     more[table] = [*more.get(table, ROWS[table]), *rows]
     source = read(write_extract(tmp_path / "raw", more), tmp_path / "cache", SECTION)
     assert any(reason in text for text in source.quarantine["reason"])
+    assert found(source, "row repeats" if reason == "stands twice" else reason) >= 1
 
 
 def test_a_row_that_repeats_as_a_whole_is_dropped_and_counted(tmp_path):

@@ -65,8 +65,9 @@ def test_daily_records_equal_those_of_the_plain_way(extract, checksums, cache):
     names = items().catalogue.names
     events = (measured.join(stays, on="subject").filter(pl.col("time").is_between("begin", "end"))
               .select("stay", "time", pl.col("feature").cast(pl.Int64), "value").unique())
-    parts = events.filter(pl.col("feature").is_in([names.index(f"Glasgow coma scale {part}") for part in (
-        "eye opening", "motor response", "verbal response")]))
+    parts = events.filter(pl.any_horizontal(
+        (pl.col("feature") == names.index(f"Glasgow coma scale {part}")) & pl.col("value").is_between(1, most)
+        for part, most in (("eye opening", 4), ("motor response", 6), ("verbal response", 5))))
     totals = (parts.group_by("stay", "time", "feature").agg(pl.col("value").max()).group_by("stay", "time")
               .agg(pl.len(), pl.col("value").sum()).filter(pl.col("len") == 3)
               .select("stay", "time", pl.lit(names.index("Glasgow coma scale total")).cast(pl.Int64).alias("feature"),

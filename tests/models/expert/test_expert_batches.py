@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from contracts.cohort_files import FIRST
 from contracts.errors import ArtifactError, ContractError, DataError
 from models.expert.batches import read_stays
 from support.expert_cohort import NAMES, write_cohort
@@ -45,6 +46,19 @@ def test_padding_is_marked_and_days_are_those_of_the_visits(folder: Path) -> Non
         assert int(stays.batch.last[row]) == len(days) - 1
         assert stays.batch.days[row, : len(days)].tolist() == days
         assert not stays.batch.steps[row, len(days):].any() and not stays.batch.mask[row, len(days):].any()
+
+
+def test_on_the_first_day_a_stay_has_one_visit_and_is_otherwise_the_same(folder: Path) -> None:
+    stays, first = read_stays(folder), read_stays(folder, FIRST)
+    assert first.batch.steps.shape == (60, 1) and first.batch.steps.all() and not first.batch.days.any()
+    assert (first.stay_ids, first.splits) == (stays.stay_ids, stays.splits)
+    for name in ("values", "mask"):
+        torch.testing.assert_close(getattr(first.batch, name)[:, 0], getattr(stays.batch, name)[:, 0])
+    for name in ("static", "labels"):
+        torch.testing.assert_close(getattr(first.batch, name), getattr(stays.batch, name))
+    (folder / "first.parquet").unlink()
+    with pytest.raises(ArtifactError, match=r"first\.parquet does not exist"):
+        read_stays(folder, FIRST)
 
 
 def test_age_and_sex_are_the_static_data(folder: Path) -> None:

@@ -90,3 +90,9 @@ def test_each_degeneracy_has_its_warning(changes: dict[str, Any], words: str) ->
     assert health.warnings(_report()) == []
     found = health.warnings(_report(**changes))
     assert len(found) == 1 and words in found[0]
+
+
+def test_tokens_without_attention_are_no_agreement() -> None:
+    one, other = torch.tensor([[0.0, 0.0, 0.7, 0.3]]), torch.tensor([[0.0, 0.6, 0.0, 0.4]])
+    assert health.top_mask(one, 3).tolist() == [[False, False, True, True]]
+    assert health.jaccard(health.top_mask(one, 3), health.top_mask(other, 3)).item() == pytest.approx(1 / 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,17 +13,19 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from configs.schema import Expert
+from contracts.cohort_files import FILLED, FIRST
 from contracts.errors import ConfigError, DataError, ModelError
 from contracts.features import STATIC
 from contracts.frames import READINGS, top_features
 from models.expert import training
-from models.expert.attention import attend
-from models.expert.batches import read_stays
-from models.expert.loading import load_expert, read
+from models.expert.attention import attend, readings_of
+from models.expert.batches import Stays, read_stays
+from models.expert.loading import load_expert, read, read_at
 from models.progress import read as read_progress
-from support.expert_cohort import PLANTED, write_cohort
+from support.expert_cohort import PLANTED, random_batch, write_cohort
 
 SECTION = Expert(hidden=8, heads=2, time_rank=3, feed_forward=12, dropout=0.1, lr=1e-2, batch_size=32, epochs=25,
                  patience=8, seeds=2, permutations=2)
@@ -101,13 +104,15 @@ def test_a_rerun_trains_only_the_seed_that_was_killed(job: dict[str, Any], monke
 
 
 def test_other_settings_or_data_do_not_reuse_a_finished_seed(job: dict[str, Any]) -> None:
-    stays, seed_folder = read_stays(Path(job["cohort"])), Path(job["out"]) / "seed-0"
-    same = training.fingerprint(stays, SECTION, 5)
+    cohort, seed_folder = Path(job["cohort"]), Path(job["out"]) / "seed-0"
+    stays, first = read_stays(cohort), read_stays(cohort, FIRST)
+    same = training.fingerprint(stays, first, SECTION, 5)
     assert training.finished(seed_folder, same) is not None
     slower = SECTION.model_copy(update={"lr": 1e-5})
-    assert training.finished(seed_folder, training.fingerprint(stays, slower, 5)) is None
+    assert training.finished(seed_folder, training.fingerprint(stays, first, slower, 5)) is None
+    assert training.finished(seed_folder, training.fingerprint(stays, stays, SECTION, 5)) is None
     stays.batch.values[0, 0, 0] += 1.0
-    assert training.finished(seed_folder, training.fingerprint(stays, SECTION, 5)) is None
+    assert training.finished(seed_folder, training.fingerprint(stays, first, SECTION, 5)) is None
 
 
 def test_training_stops_when_validation_no_longer_improves(job: dict[str, Any]) -> None:
@@ -178,6 +183,74 @@ def test_risks_and_visits_attention_cover_what_they_promise(job: dict[str, Any],
     assert weights.to_list() == pytest.approx([1.0] * len(weights), abs=1e-5)
     tests = {stay for stay, split in zip(risks["stay_id"], risks["split"], strict=True) if split == "test"}
     assert set(by_visit["stay_id"]) == tests and read_stays(Path(job["cohort"])).splits.count("test") == len(tests)
+
+
+def test_the_first_risk_of_a_stay_without_summary_is_that_at_its_first_visit(job: dict[str, Any], attended: Path
+                                                                             ) -> None:
+    stays, expert = read_stays(Path(job["cohort"])), load_expert(Path(job["out"]))
+    at_first = read_at(expert.model, stays.batch, torch.zeros(150, 1, dtype=torch.int64)).logits[:, 0]
+    risks = pl.read_parquet(attended / "risks.parquet")
+    assert risks["first"].to_list() == pytest.approx(torch.sigmoid(at_first).tolist(), abs=1e-6)
+    labels = pl.read_parquet(Path(job["cohort"]) / "stays.parquet").filter(pl.col("split") == "test")
+    both = labels.join(risks, on="stay_id")
+    assert _done(job["out"])["metrics"]["test_first_auroc"] == pytest.approx(
+        roc_auc_score(both["label"].to_numpy(), both["first"].to_numpy()))
+
+
+def test_the_first_risk_is_asked_about_the_first_day_and_not_about_a_summary(job: dict[str, Any], attended: Path,
+                                                                             tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    shutil.copytree(job["cohort"], cohort)
+    begun = pl.col("visit") == 0
+    filled = pl.read_parquet(cohort / "filled.parquet")
+    filled.with_columns(pl.when(begun).then(-3.0).otherwise(pl.col(name)).alias(name) for name in PLANTED).with_columns(
+        begun.alias("is_summary")).write_parquet(cohort / "filled.parquet")
+    attend({**job, "cohort": str(cohort), "expert": job["out"], "out": str(tmp_path / "out")})
+    before, after = (pl.read_parquet(folder / "risks.parquet") for folder in (attended, tmp_path / "out"))
+    assert before["first"].equals(after["first"]) and not before["last"].equals(after["last"])
+
+
+@pytest.mark.parametrize("architecture", ["concare", "gru"])
+def test_a_feature_that_was_never_measured_is_named_by_no_expert(architecture: str) -> None:
+    section = SECTION.model_copy(update={"architecture": architecture})
+    torch.manual_seed(0)
+    batch = random_batch(stays=6)
+    batch.mask[0], batch.mask[1, :, 1:] = False, False
+    names = ("a", "b", "c", "d")
+    stays = Stays(batch, tuple("uvwxyz"), ("test",) * 6, names, "made up", {})
+    named = top_features(readings_of(stays, *read(training.make_model(4, section).eval(), batch)), 5)
+    assert named["u"] == [STATIC] and set(named["v"]) <= {"a", STATIC} and len(named) == 6
+    seen = batch.mask.any(dim=1)
+    assert all(seen[row, names.index(name)] for row, stay in enumerate("uvwxyz") for name in named[stay]
+               if name != STATIC)
+
+
+def test_an_epoch_without_a_loss_is_written_as_null_and_never_kept(job: dict[str, Any], tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    measure, calls = training.measure, []
+
+    def diverging(*given: Any) -> dict[str, float]:
+        calls.append(given)
+        lost = given[2] == "validation" and len(calls) in (1, 3)
+        return {"validation_loss": float("nan")} if lost else measure(*given)
+
+    monkeypatch.setattr(training, "measure", diverging)
+    section = SECTION.model_copy(update={"epochs": 4, "seeds": 1})
+    training.train({**job, "out": str(tmp_path), "section": section.model_dump(mode="json")})
+    history = json.loads((tmp_path / "seed-0" / "history.json").read_text())
+    losses = [row["validation_loss"] for row in history]
+    assert [loss is None for loss in losses] == [True, False, True, False]
+    epoch = _done(tmp_path / "seed-0")["epoch"]
+    assert losses[epoch - 1] == min(loss for loss in losses if loss is not None)
+
+
+def test_an_expert_without_finite_risks_on_test_says_so(job: dict[str, Any]) -> None:
+    stays, first = (read_stays(Path(job["cohort"]), name) for name in (FILLED, FIRST))
+    model = load_expert(Path(job["out"])).model
+    splits, firsts = ({name: one.split(name) for name in training.MEASURED} for one in (stays, first))
+    firsts["test"].static[0] = float("nan")
+    with pytest.raises(ModelError, match="'test' a risk that is not a number"):
+        training.metrics_of(model, splits, firsts)
 
 
 def test_a_damaged_expert_is_refused(job: dict[str, Any], tmp_path: Path) -> None:
