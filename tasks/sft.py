@@ -27,7 +27,7 @@ def sft(work: Work) -> Made:
 
 
 def keep_adapter(training: Path, out: Path) -> None:
-    """Moves what later stages need out of a training folder: the adapter, the curve and the rollouts."""
+    """Copies what later stages need out of a training folder: the adapter, the curve and the rollouts."""
     shutil.copytree(training / "adapter", out / "adapter")
     for name in ("progress.jsonl", "rollouts.parquet"):
         if (training / name).exists():

@@ -60,16 +60,30 @@ def save_adapter(model: PeftModel, folder: Path) -> Path:
     for path in temporary.iterdir():
         if path.name not in (WEIGHTS, SETTINGS):
             path.unlink()
+    _tidy(temporary / SETTINGS)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return folder
 
 
 def adapter_digest(folder: Path) -> str:
-    """Content hash of an adapter: sha256 over its settings and its weights."""
-    digest = hashlib.sha256(_settings(folder).__repr__().encode())
-    digest.update((folder / WEIGHTS).read_bytes())
+    """Content hash of an adapter: sha256 over the bytes of its settings and its weights."""
+    digest = hashlib.sha256()
+    for part in (SETTINGS, WEIGHTS):
+        with (folder / part).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _tidy(path: Path) -> None:
+    """Takes out of PEFT's settings what hangs on process and machine: the order of its sets, the base model's folder.
+
+    Else equal adapters have other bytes in every process, and a resumed job never finds its stored rollouts.
+    """
+    values = {name: sorted(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+              for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    values["base_model_name_or_path"] = None  # whose adapter this is stands in the lineage
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _settings(folder: Path) -> dict[str, object]:

@@ -162,7 +162,8 @@ def counts(rollouts: pl.DataFrame, section: Grpo) -> dict[str, int]:
 def _train(trainer: EntropyClipGRPOTrainer, budget: Budget, checkpoint: str | None) -> int:
     """Trains to the end and returns the number of optimiser steps, those of a former life of the job included."""
     reached = step_of(checkpoint) if checkpoint else 0
-    if checkpoint and budget.exhausted(reached):  # killed after its last step; the trainer would sample once more
+    # Run again after its last step: the trainer would sample once more, or go on to the end of its epoch.
+    if checkpoint and (reached >= budget.section.steps or budget.exhausted(reached)):
         trainer._load_from_checkpoint(checkpoint)
         return reached
     trainer.train(resume_from_checkpoint=checkpoint)

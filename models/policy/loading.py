@@ -91,18 +91,25 @@ def check_folder(folder: Path) -> Path:
 def load_base(folder: Path, dtype: Dtype) -> PreTrainedModel:
     """The causal language model in `folder`, on the CPU or the GPU's memory as torch chooses later.
 
+    Sampling defaults that come with the model (a repetition penalty, say) are dropped: `generate` would fill them in
+    wherever a caller says nothing, and rollouts would not be drawn from the policy that is trained.
+
     Raises:
         ModelError: transformers does not know the architecture or the weights do not fit it.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(dtype), use_safetensors=True,
-                                                    trust_remote_code=False, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(dtype), use_safetensors=True,
+                                                     trust_remote_code=False, local_files_only=True)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{folder}: {str(error).splitlines()[0][:300]}",
                          "transformers knows the architecture and runs no code of the model",
                          "choose another policy.model") from error
+    theirs = model.generation_config
+    model.generation_config = GenerationConfig(bos_token_id=theirs.bos_token_id, eos_token_id=theirs.eos_token_id,
+                                               pad_token_id=theirs.pad_token_id)
+    return model
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:

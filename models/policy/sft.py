@@ -9,6 +9,8 @@ checkpoint.
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,8 +31,8 @@ from models.policy.chat import ChatRenderer, load_tokenizer
 from models.policy.examples import IGNORED, STYLE, Example, examples_of, feature_count
 from models.policy.loading import load_base
 from models.policy.prefix import shareable, split_batch
-from models.policy.training import ReportProgress, newest_checkpoint, quiet, shared_settings, size
-from models.progress import ProgressLog
+from models.policy.training import ReportProgress, newest_checkpoint, quiet, shared_settings, size, step_of
+from models.progress import ProgressLog, read
 
 _METRICS = {"loss": "loss", "mean_token_accuracy": "token_accuracy", "entropy": "entropy", "grad_norm": "grad_norm",
             "learning_rate": "learning_rate", "epoch": "epoch"}
@@ -88,12 +90,13 @@ def make_trainer(model: PeftModel, tokenizer: Any, examples: Sequence[Example], 
     settings = SFTConfig(
         **shared_settings(out, section.dtype, seed, size(model)), learning_rate=sft.lr, num_train_epochs=sft.epochs,
         per_device_train_batch_size=sft.batch_size, gradient_accumulation_steps=sft.accumulation,
-        warmup_steps=sft.warmup, lr_scheduler_type="linear", max_length=None, packing=False, save_steps=_often(
+        lr_scheduler_type="linear", max_length=None, packing=False, save_steps=_often(
             len(examples), sft.batch_size * sft.accumulation), dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False)
     rows = Dataset.from_list([example.columns(sft.answer_share) for example in examples])
     trainer = PrefixSFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
     trainer.data_collator = with_weights(trainer.data_collator)  # over TRL's, which finds a padding token
+    settings.warmup_steps = math.ceil(sft.warmup * _steps(trainer))  # as a share, 1.0 would be taken for one step
     return trainer
 
 
@@ -109,12 +112,12 @@ def fine_tune(values: Job) -> dict[str, Any]:
                            values["seed"])
     total = _steps(trainer)
     trainer.add_callback(ReportProgress(ProgressLog(out / "progress.jsonl", total), _METRICS))
-    result = trainer.train(resume_from_checkpoint=newest_checkpoint(out))
+    steps = _train(trainer, total, newest_checkpoint(out))
     save_adapter(model, out / "adapter")
     tokens = sum(len(example) for example in examples)
-    done = {"steps": trainer.state.global_step, "examples": len(examples), "tokens": tokens,
+    done = {"steps": steps, "examples": len(examples), "tokens": tokens,
             "completion_tokens": sum(len(example.completion_ids) for example in examples),
-            "train_loss": float(result.training_loss), "seconds": round(time.monotonic() - started, 2)}
+            "train_loss": _mean_loss(out), "seconds": round(time.monotonic() - started, 2)}
     write_json(out / DONE, done)
     return done
 
@@ -125,6 +128,21 @@ def _examples(values: Job) -> list[Example]:
     return examples_of(pl.read_parquet(values["trajectories"]), patients, render, outcome=values["outcome"],
                        count=values.get("count") or feature_count(patients), context=values["context"],
                        style=values.get("style") or STYLE)
+
+
+def _train(trainer: SFTTrainer, total: int, checkpoint: str | None) -> int:
+    """Trains to the end and returns the number of optimiser steps, those of a former life of the job included."""
+    if checkpoint and step_of(checkpoint) >= total:  # run again after its last step; the trainer would end its epoch
+        trainer._load_from_checkpoint(checkpoint)
+        return step_of(checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return int(trainer.state.global_step)
+
+
+def _mean_loss(out: Path) -> float:
+    """Mean loss of all optimiser steps; the trainer's own knows nothing of a former life of the job."""
+    losses = {step.step: step.metrics["loss"] for step in read(out / "progress.jsonl")}  # a step done again counts once
+    return statistics.fmean(losses.values())
 
 
 def _steps(trainer: SFTTrainer) -> int:

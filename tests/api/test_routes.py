@@ -15,6 +15,7 @@ import pytest
 from api.app import Service
 from api.door import HEADERS
 from api.logs import NAME, PlaceFormatter
+from api.probe import SECONDS, Probe
 from api.tokens import Tokens
 from configs.schema import Api
 from contracts.errors import ModelError, PromptTooLongError, ServerError
@@ -171,6 +172,28 @@ async def test_a_body_that_does_not_come_is_408() -> None:
     assert answer.status_code == 408 and told(answer)
 
 
+async def test_a_client_that_hangs_up_while_it_sends_is_no_failure_of_ours() -> None:
+    async with asking() as (_, service):
+        incoming: list[dict[str, Any]] = [{"type": "http.request", "body": b"{", "more_body": True}]
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return incoming.pop() if incoming else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"authorization", BEARER["Authorization"].encode()),
+                   (b"content-type", b"application/json")]
+        await service.asgi({"type": "http", "method": "POST", "path": "/v1/predict", "raw_path": b"/v1/predict",
+                            "root_path": "", "query_string": b"", "headers": headers, "scheme": "http",
+                            "http_version": "1.1", "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2)},
+                           receive, send)
+        metrics = service.metrics.text()
+    assert sent[0]["status"] == 400
+    assert b'route="/v1/predict",status="400"} 1.0' in metrics
+
+
 async def test_before_the_model_is_loaded_it_is_alive_but_not_ready() -> None:
     async with asking(ready=False) as (client, _):
         assert (await client.get("/healthz")).status_code == 200
@@ -180,11 +203,30 @@ async def test_before_the_model_is_loaded_it_is_alive_but_not_ready() -> None:
 
 
 async def test_a_model_that_died_is_not_ready() -> None:
-    predictor = ScriptedPredictor()
-    async with asking(predictor) as (client, _):
+    predictor, now = ScriptedPredictor(), [0.0]
+    async with asking(predictor) as (client, service):
+        service.alive = Probe(predictor.alive, clock=lambda: now[-1])
         assert (await client.get("/readyz")).status_code == 200
         predictor.living = False
+        assert (await client.get("/readyz")).status_code == 200, "what was found holds for a second"
+        now.append(SECONDS)
         assert (await client.get("/readyz")).status_code == 503
+
+
+async def test_many_who_ask_whether_the_model_is_ready_share_one_answer() -> None:
+    class Counting(ScriptedPredictor):
+        asked_alive = 0
+
+        async def alive(self) -> bool:
+            self.asked_alive += 1
+            await asyncio.sleep(0.01)
+            return self.living
+
+    predictor = Counting()
+    async with asking(predictor) as (client, service):
+        service.alive = Probe(predictor.alive, clock=lambda: 0.0)
+        answers = await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200} and predictor.asked_alive == 1
 
 
 async def test_a_model_that_cannot_be_opened_stops_the_service_with_its_error() -> None:

@@ -66,6 +66,12 @@ def test_other_words_name_nothing(text):
     assert found(MIMIC, text) == found(TJH, text) == []
 
 
+def test_words_that_name_nothing_together_are_used_up():
+    assert found(MIMIC, "The pulse pressure narrows, the pulse rises.") == [("Heart Rate", "pulse")]
+    assert found(TJH, "Hepatitis B antibodies, then hepatitis B.") == [("HBsAg", "hepatitis B")]
+    assert MIMIC.canonical_names(["Pulse pressure", "HR"]) == ("pulse pressure", "Heart Rate")
+
+
 def test_words_of_different_sentences_are_not_joined():
     assert found(TJH, "It is low. Platelet. Count the days: serum, sodium") == [
         ("Platelet count", "Platelet"), ("serum sodium", "sodium")]
@@ -111,6 +117,10 @@ def test_the_tags_of_the_grammar_name_nothing(name):
     ("hemoglobine", "hemoglobin"),
     ("k", "Serum potassium"), ("pt", "Prothrombin time"), ("LACTATE DEHYDROGENASE (LDH)", "Lactate dehydrogenase"),
     ("rising D-dimer of 21 ug/mL", "D-D dimer"), ("low serum albumin levels", "albumin"),
+    ("hepatitis B", "HBsAg"), ("chronic hepatitis B", "HBsAg"), ("hepatits B", "HBsAg"),
+    ("hepatitis C", "HCV antibody quantification"), ("hepatitis A", None), ("hepatitis E antibody", None),
+    ("hepatitis B antibody", None), ("Hepatitis B surface antibodies", None), ("hepatitis antibody", None),
+    ("creatine", "creatinine"), ("Creactive protein", "High sensitivity C-reactive protein"),
     ("K/mmol", None), ("Interleukin 9", None), ("Interleukin 66", None), ("ldj", None), ("bum", None),
     ("lactate", None),
     ("moon phase", None), ("", None), ("<>", None), ("BUN/creatinine ratio", None), ("level", None),
@@ -127,7 +137,9 @@ def test_a_list_entry_is_read_exactly_then_without_qualifiers_then_by_likeness(e
     ("Glasgow coma scale", "Glasgow coma scale total"),
     ("GCS (motor)", "Glasgow coma scale motor response"), ("PH", "pH"), ("ph", "pH"), ("pJ", None),
     ("map", "Mean blood pressure"),
-    ("blood pressure", None), ("Pressure", None), ("oxygen saturation 85%", "Oxygen saturation"),
+    ("blood pressure", None), ("Pressure", None), ("pulse pressure", None), ("a narrow Pulse Pressure of 20", None),
+    ("pulse pressure and heart rate", "Heart Rate"), ("pulse", "Heart Rate"),
+    ("oxygen saturation 85%", "Oxygen saturation"),
     ("FiO₂", "Fraction inspired oxygen")])
 def test_list_entries_of_mimic_iv_are_read(entry, feature):
     assert MIMIC.canonical(entry) == feature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,10 +158,56 @@ async def test_loading_notices_a_restart_that_nobody_told_it_of(scripted, shelf,
     assert set(scripted.adapters) == {first, second}
 
 
-async def test_an_adapter_that_the_server_already_has_is_taken_as_loaded(scripted, shelf, tmp_path):
+class TellingServer(ScriptedServer):
+    """Says from which folder it has an adapter, as vLLM does."""
+
+    def __init__(self):
+        super().__init__()
+        plain, adapters = self._http.RequestHandlerClass, self.adapters
+
+        class Handler(plain):
+            def _send(self, status, body, headers=None):
+                if isinstance(body, dict) and "data" in body:
+                    body = {"data": [card | {"root": adapters.get(card["id"], "")} for card in body["data"]]}
+                super()._send(status, body, headers)
+
+        self._http.RequestHandlerClass = Handler
+
+
+async def test_an_adapter_that_the_server_already_has_is_taken_as_loaded(tmp_path):
+    folder, copy = adapter(tmp_path / "a"), adapter(tmp_path / "copy")
+    for source in (folder, copy):
+        with TellingServer() as server:
+            server.adapters[adapter_name(folder)] = str(source)
+            async with Client(server.url, server.key, Serving(), 4096) as client:
+                shelf = AdapterShelf(client, Watched(server))
+                assert await shelf.load(folder) == adapter_name(folder) == shelf.loaded[0]
+            assert server.requests(LOAD) == server.requests(UNLOAD) == []
+
+
+@pytest.mark.parametrize("kind", [ScriptedServer, TellingServer])
+async def test_a_name_that_is_bound_to_a_deleted_folder_is_bound_anew(kind, tmp_path):
     folder = adapter(tmp_path / "a")
-    scripted.adapters[adapter_name(folder)] = str(folder)
-    assert await shelf.load(folder) == adapter_name(folder)
+    with kind() as server:
+        server.adapters[adapter_name(folder)] = str(tmp_path / "scratch" / "step-0")
+        async with Client(server.url, server.key, Serving(), 4096) as client:
+            shelf = AdapterShelf(client, Watched(server))
+            for _ in range(2):
+                await shelf.load(folder)
+        assert server.adapters == {adapter_name(folder): str(folder)}
+        assert len(server.requests(UNLOAD)) == len(server.requests(LOAD)) == 1
+
+
+async def test_an_adapter_on_the_shelf_outlives_the_copy_that_another_client_loaded(tmp_path):
+    folder, scratch = adapter(tmp_path / "a"), adapter(tmp_path / "step-0")
+    with TellingServer() as server:
+        server.adapters[adapter_name(folder)] = str(scratch)
+        async with Client(server.url, server.key, Serving(), 4096) as client:
+            shelf = AdapterShelf(client, Watched(server))
+            await shelf.load(folder)
+            shutil.rmtree(scratch)
+            await shelf.load(folder)
+        assert server.adapters == {adapter_name(folder): str(folder)}
 
 
 async def test_a_refused_adapter_says_why(tmp_path):

@@ -37,7 +37,9 @@ async def test_a_request_says_what_was_asked_for(server):
                               top_logprobs=4, regex="[0-9]")
     assert server.requests()[0] == {
         "model": "base", "prompt": PROMPT, "max_tokens": 9, "temperature": 0.5, "n": 2, "seed": 3, "stop": ["</a>"],
-        "logprobs": 4, "structured_outputs": {"regex": "[0-9]"}, "return_token_ids": True, "add_special_tokens": False}
+        "logprobs": 4, "structured_outputs": {"regex": "[0-9]"}, "return_token_ids": True, "add_special_tokens": False,
+        "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "presence_penalty": 0.0,
+        "frequency_penalty": 0.0}
 
 
 async def test_what_was_not_asked_for_is_not_sent(server):

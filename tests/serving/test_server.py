@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import sys
 import threading
@@ -175,6 +176,16 @@ def test_a_server_restarted_from_a_thread_outlives_the_thread(pretend):
     thread.join()
     time.sleep(0.6)
     assert running.healthy()
+
+
+def test_certificates_are_read_once_for_all_health_checks(monkeypatch):
+    made, create = [], ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **named: made.append(1) or create(*args, **named))
+    server._certificates.cache_clear()
+    with ScriptedServer() as scripted:
+        assert all(server._answers(scripted.url) for _ in range(3))
+    assert not server._answers(scripted.url)
+    assert len(made) == 1
 
 
 def test_an_interrupted_start_leaves_nothing(pretend, tmp_path, monkeypatch):

@@ -80,6 +80,14 @@ def test_a_template_inside_the_settings_is_found(policy_folder: Path, tmp_path: 
     assert ChatRenderer(load_tokenizer(folder))(MESSAGES) == ChatRenderer(tokenizer)(MESSAGES)
 
 
+def test_a_template_that_writes_todays_date_writes_the_same_one_every_day(policy_folder: Path, tmp_path: Path) -> None:
+    folder = changed(policy_folder, tmp_path / "model")
+    path = folder / "chat_template.jinja"
+    path.write_text("{{- 'Today Date: ' + strftime_now('%d %b %Y') + '\n' }}" + path.read_text())
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.render(MESSAGES).startswith("Today Date: 26 Jul 2024\n")
+
+
 def test_what_does_not_fit_the_context_is_an_error_with_a_way_out() -> None:
     require_fit(90, 10, 100, "stay 7")
     with pytest.raises(PromptTooLongError) as caught:

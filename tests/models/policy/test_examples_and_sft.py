@@ -153,6 +153,18 @@ def test_a_tokenizer_without_a_padding_token_trains_too(policy_job: Make) -> Non
     assert torch.isfinite(trainer.compute_loss(model, batch))
 
 
+@pytest.mark.parametrize(("share", "warming"), [(0.0, 0), (0.05, 1), (0.5, 3), (1.0, 6)])
+def test_the_learning_rate_rises_over_a_share_of_all_steps(policy_job: Make, share: float, warming: int) -> None:
+    values = policy_job(sft={"epochs": 1.5, "warmup": share})
+    section, folder = Policy.model_validate(values["section"]), Path(values["model"])
+    from transformers import AutoTokenizer
+
+    model = new_adapter(load_base(folder, "float32"), section.lora)
+    trainer = sft.make_trainer(model, AutoTokenizer.from_pretrained(folder), sft._examples(values), section,
+                               Path(values["out"]), 1)
+    assert trainer.args.get_warmup_steps(6) == warming
+
+
 def test_training_lowers_the_loss_and_writes_the_adapter(policy_job: Make) -> None:
     values = policy_job(sft={"epochs": 3, "lr": 1e-2})
     done = sft.fine_tune(values)
@@ -160,6 +172,7 @@ def test_training_lowers_the_loss_and_writes_the_adapter(policy_job: Make) -> No
     steps = read(out / "progress.jsonl")
     assert done["steps"] == steps[-1].step == steps[-1].total == 12
     losses = [step.metrics["loss"] for step in steps]
+    assert done["train_loss"] == pytest.approx(sum(losses) / 12)
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
     weights = load_file(out / "adapter" / "adapter_model.safetensors")
     modules = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in weights}

@@ -67,6 +67,22 @@ def test_a_finished_training_run_again_changes_nothing(policy_job: Make) -> None
     assert done["steps"] == 2 and all(torch.equal(before[name], weight) for name, weight in weights(values).items())
 
 
+def test_an_optimisation_that_ends_inside_a_rollout_batch_changes_nothing_when_run_again(policy_job: Make) -> None:
+    values = policy_job(steps=3)
+    first, before = grpo.optimise(values), weights(values)
+    again = grpo.optimise(values)
+    assert (again["steps"], again["rollouts"]) == (first["steps"], first["rollouts"]) == (3, 16)
+    assert all(torch.equal(before[name], weight) for name, weight in weights(values).items())
+
+
+def test_a_fine_tuning_that_ends_inside_an_epoch_changes_nothing_when_run_again(policy_job: Make) -> None:
+    values = policy_job(sft={"epochs": 1.5})
+    first, before = sft.fine_tune(values), weights(values)
+    again = sft.fine_tune(values)
+    assert again["steps"] == first["steps"] == 6 and again["train_loss"] == first["train_loss"]
+    assert all(torch.equal(before[name], weight) for name, weight in weights(values).items())
+
+
 def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
     for step, state in ((2, '{"global_step": 2}'), (4, '{"global_st')):
         folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
@@ -80,7 +96,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
 def test_an_interrupted_fine_tuning_ends_like_an_uninterrupted_one(policy_job: Make,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = policy_job("whole", sft={"epochs": 2}), policy_job("cut", sft={"epochs": 2})
-    sft.fine_tune(whole)
+    done = sft.fine_tune(whole)
     compute, calls = sft.PrefixSFTTrainer.compute_loss, []
 
     def die_at_the_sixth(self: Any, *arguments: Any, **named: Any) -> Any:
@@ -93,7 +109,7 @@ def test_an_interrupted_fine_tuning_ends_like_an_uninterrupted_one(policy_job: M
         patch.setattr(sft.PrefixSFTTrainer, "compute_loss", die_at_the_sixth)
         with pytest.raises(Killed):
             sft.fine_tune(cut)
-    sft.fine_tune(cut)
+    assert sft.fine_tune(cut)["train_loss"] == pytest.approx(done["train_loss"], abs=1e-4)
     same(whole, cut)
 
 

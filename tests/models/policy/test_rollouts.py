@@ -1,3 +1,8 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +13,7 @@ import torch
 
 from configs.schema import Grpo, Lora
 from contracts.errors import ModelError, ServerError
-from models.policy.adapter import load_adapter, new_adapter, save_adapter
+from models.policy.adapter import SETTINGS, WEIGHTS, load_adapter, new_adapter, save_adapter
 from models.policy.chat import ChatTokenizer, load_tokenizer
 from models.policy.examples import Task
 from models.policy.loading import load_base
@@ -106,6 +111,22 @@ def test_the_same_seed_gives_the_same_rollouts_and_leaves_the_trainers_dice_alon
     assert len(set(first)) == 4 and all(1 <= len(one.ids) <= 12 for one in first)
 
 
+def test_sampling_defaults_of_the_models_folder_change_no_rollout(taught_folder: Path, tasks: dict[str, Task],
+                                                                  tokenizer: ChatTokenizer, tmp_path: Path) -> None:
+    folder = shutil.copytree(taught_folder, tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {
+        "do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.2, "repetition_penalty": 3.0,
+        "no_repeat_ngram_size": 2, "suppress_tokens": list(range(20, 60)), "max_length": 5, "num_beams": 2}))
+    requests = [Request(tasks[name], seed) for seed, name in enumerate("aabb")]
+    engine = TransformersEngine(Grpo(completion_tokens=12), tokenizer, rows=4)
+    drawn = []
+    for source in (taught_folder, folder):
+        torch.manual_seed(0)
+        drawn.append(engine(new_adapter(load_base(source, "float32"), LORA), Path(), requests))
+    assert drawn[0] == drawn[1]
+
+
 def test_greedy_rollouts_do_not_depend_on_the_padding(model: Any, tasks: dict[str, Task], tokenizer: ChatTokenizer
                                                       ) -> None:
     cold = Grpo(completion_tokens=8, temperature=1e-4)
@@ -136,6 +157,33 @@ def test_an_adapter_comes_back_as_it_was_saved(model: Any, taught_folder: Path, 
     ours = {name: weight for name, weight in again.named_parameters() if "lora" in name}
     assert all(torch.equal(weight, ours[name]) for name, weight in model.named_parameters() if "lora" in name)
     assert all(weight.requires_grad for weight in ours.values())
+
+
+SAVING = """
+import sys
+from pathlib import Path
+import torch
+from configs.schema import Lora
+from models.policy.adapter import adapter_digest, new_adapter, save_adapter
+from models.policy.loading import load_base
+from serving.adapters import adapter_name
+
+torch.manual_seed(0)
+folder = save_adapter(new_adapter(load_base(Path(sys.argv[1]), "float32"), Lora(rank=4, alpha=8)), Path(sys.argv[2]))
+print(adapter_digest(folder), adapter_name(folder))
+"""
+
+
+def test_an_adapter_has_the_same_bytes_and_names_in_every_process(taught_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(taught_folder, tmp_path / "copy")
+    told = [subprocess.run([sys.executable, "-c", SAVING, str(model), str(tmp_path / seed)], check=True, timeout=240,
+                           capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}).stdout
+            for seed, model in (("1", taught_folder), ("2", copy))]
+    assert told[0] == told[1] and len(told[0].split()) == 2
+    for part in (SETTINGS, WEIGHTS):
+        assert (tmp_path / "1" / part).read_bytes() == (tmp_path / "2" / part).read_bytes()
+    modules = json.loads((tmp_path / "1" / SETTINGS).read_text())["target_modules"]
+    assert modules == sorted(modules) and len(modules) > 1
 
 
 def test_an_adapter_of_another_rank_or_none_is_refused(model: Any, taught_folder: Path, tmp_path: Path) -> None:
