@@ -15,10 +15,10 @@ import polars as pl
 
 from configs.schema import Evaluation
 from evaluation import calibration, decision, metrics, power, recalibration, statistics, tables
-from evaluation.metrics import Floats
+from evaluation.metrics import Floats, Ints
 from evaluation.risks import REFERENCE, Judged, Key, counterpart, judged
 from evaluation.statistics import Resamples
-from evaluation.subgroups import Hide, subgroups
+from evaluation.subgroups import Hide, covered, subgroups
 
 Validation = Mapping[Key, tuple[np.ndarray, np.ndarray]]  # (arm, reading) -> labels (m,), risks (m,)
 STRATEGIES: tuple[calibration.Strategy, ...] = ("uniform", "quantile")
@@ -44,8 +44,9 @@ class Appraisal:
     Attributes:
         differences: to the reference, one row for each arm, reading and measure (`DIFFERENCES`).
         calibration: one row for each arm, reading and recalibration (`CALIBRATION`).
-        reliability: points of the reliability curves (`RELIABILITY`), without small bins and what gives them away.
-        decision: net benefit at each threshold (`DECISION`), also of treating all and none.
+        reliability: points of the reliability curves (`RELIABILITY`), without bins of few patients, or of few with one
+            outcome, and what gives them away.
+        decision: net benefit at each threshold (`DECISION`), also of treating all and none; nothing in it is hidden.
         subgroups: as `subgroups.subgroups` gives them, small cells hidden.
         power: smallest difference in AUROC that this test split shows, for each arm against the reference (`POWER`).
     """
@@ -72,7 +73,7 @@ def appraise(verdicts: pl.DataFrame, table: pl.DataFrame, stays: pl.DataFrame, s
         stays: stay_id, patient_id, age [years] and sex of the test stays at least.
         section: interval_bootstraps.
         seed: of the resamples; the one of the main table.
-        smallest: smallest count of stays that is shown.
+        smallest: smallest count of patients that is shown.
         hide: which cells of a table of counts to hide (`ehr.small_cells.hidden`).
         validation: labels and risks of validation stays of some arms; these are recalibrated too.
         reference: arm of the paired differences.
@@ -85,7 +86,7 @@ def appraise(verdicts: pl.DataFrame, table: pl.DataFrame, stays: pl.DataFrame, s
     drawn = tables.drawn_of(found, section.interval_bootstraps, seed, patients)
     return Appraisal(
         differences=_differences(table, reference), calibration=_calibration(found, drawn, validation or {}),
-        reliability=_reliability(found, smallest, hide), decision=_decision(found, drawn),
+        reliability=_reliability(found, patients, smallest, hide), decision=_decision(found, drawn),
         subgroups=subgroups(found, stays, section.interval_bootstraps, seed, smallest, hide),
         power=_power(found, drawn, reference))
 
@@ -125,18 +126,22 @@ def _calibrated(found: Judged, key: Key, risks: Floats, drawn: Resamples) -> dic
     return row
 
 
-def _reliability(found: Judged, smallest: int, hide: Hide) -> pl.DataFrame:
+def _reliability(found: Judged, patients: Mapping[str, str], smallest: int, hide: Hide) -> pl.DataFrame:
     """Points of the reliability curve of every arm, with both kinds of bins."""
+    who = np.array([patients[stay] for stay in found.stay_ids])
     return pl.concat([
-        _shown(calibration.reliability(found.labels, risks, strategy), smallest, hide).select(
+        _shown(found.labels, risks, who, strategy, smallest, hide).select(
             pl.lit(arm).alias("arm"), pl.lit(reading).alias("reading"), pl.lit(strategy).alias("bins"), pl.all())
         for (arm, reading), risks in found.risks.items() for strategy in STRATEGIES])
 
 
-def _shown(curve: pl.DataFrame, smallest: int, hide: Hide) -> pl.DataFrame:
-    """A curve without small bins; where one bin is missing, the whole test split less the others would tell it."""
-    counts = curve["n"].to_numpy()[:, None]
-    return curve.filter(~hide(counts, smallest, [[(row, 0) for row in range(curve.height)]])[:, 0])
+def _shown(labels: Ints, risks: Floats, who: np.ndarray, strategy: calibration.Strategy, smallest: int, hide: Hide
+           ) -> pl.DataFrame:
+    """A curve without bins of which a count must be hidden, as in `subgroups`: its size and its share of outcome 1 tell
+    how many had either outcome."""
+    curve, place = calibration.reliability(labels, risks, strategy), calibration.bin_of(risks, strategy)
+    masks = [place == number for number in curve["bin"]]
+    return curve.filter(np.asarray(~covered(labels, who, masks, smallest, hide).any(axis=1)))
 
 
 def _decision(found: Judged, drawn: Resamples) -> pl.DataFrame:
@@ -159,12 +164,13 @@ def _curve(key: Key, points: Floats, values: Floats) -> pl.DataFrame:
 
 
 def _power(found: Judged, drawn: Resamples, reference: str) -> pl.DataFrame:
-    """For each arm with a counterpart: the spread of its paired difference in AUROC, and what it would show."""
+    """For each arm with a counterpart: the spread of its paired difference in AUROC, and what it would show; no row
+    where all stays are of one patient."""
     values = {key: statistics.measure("auroc", found.labels, risks, drawn) for key, risks in found.risks.items()}
     rows = []
     for key, found_values in values.items():
         other = counterpart(key, values, reference)
-        if other is None:
+        if other is None or drawn.of_stays:
             continue
         gaps = found_values - values[other]
         rows.append({"arm": key[0], "reading": key[1], "reference": other[0],

@@ -22,7 +22,8 @@ EDGE = 1e-3  # risks are kept this far from 0 and 1 before their logit is taken:
 Strategy = Literal["uniform", "quantile"]
 SCHEMA: dict[str, Any] = {"bin": pl.Int64, "n": pl.Int64, "mean_risk": pl.Float64, "observed": pl.Float64}
 _STEPS, _LONGEST, _DONE = 60, 2.0, 1e-9
-_SPREAD = 1e-12  # spread of the logits below which all are the same
+_HALVINGS, _NO_FALL, _SMALL = 30, 1e-10, 1e-7  # of a step of `logistic`; both sizes relative
+_SPREAD = 1e-12  # spread of the logits below which all are the same, and relative curvature below which it is gone
 _LOST = 0.05  # share of resamples without a slope above which it has no interval
 
 
@@ -103,6 +104,9 @@ def intercepts(truth: Ints, risk: Floats, counts: NDArray[Any]) -> Floats:
 def logistic(scores: Floats, targets: NDArray[Any], counts: NDArray[Any]) -> Floats:
     """Unpenalised logistic regression on one score, fitted on each resample by Newton's steps.
 
+    A step keeps its direction and is halved until the likelihood does not fall: cut in one coordinate alone it would
+    lead elsewhere, where scores are nearly all the same but for a few.
+
     Args:
         scores: (n,).
         targets: (n,), in [0, 1].
@@ -115,26 +119,48 @@ def logistic(scores: Floats, targets: NDArray[Any], counts: NDArray[Any]) -> Flo
     if spread < _SPREAD:
         return np.full((len(counts), 2), np.nan)
     scaled, drawn = (scores - middle) / spread, counts.astype(np.float64)
-    found, step = np.zeros((len(counts), 2)), np.full((len(counts), 2), np.inf)
+    found, there = np.zeros((len(counts), 2)), np.zeros(len(counts), dtype=bool)
+    fits = _likelihood(found, scaled, targets, drawn)
     for _ in range(_STEPS):
         step = _newton(found, scaled, targets, drawn)
-        found += np.nan_to_num(step)
-        if not (np.abs(step) >= _DONE).any():
+        found, fits = _not_falling(found, fits, np.nan_to_num(step), scaled, targets, drawn)
+        there = (np.abs(step) < _SMALL * np.maximum(1.0, np.abs(found))).all(axis=1)
+        if (there | np.isnan(step).any(axis=1)).all():
             break
-    found[~(np.abs(step) < _DONE).all(axis=1)] = np.nan
+    found[~there] = np.nan
     return np.column_stack([found[:, 0] - found[:, 1] * middle / spread, found[:, 1] / spread])
 
 
 def _newton(found: Floats, scaled: Floats, targets: NDArray[Any], drawn: Floats) -> Floats:
-    """One step of bounded length, (B, 2); NaN where the curvature is gone."""
+    """One whole step, (B, 2); NaN where the curvature is gone."""
     expected = expit(found[:, :1] + found[:, 1:] * scaled)
     weight, rest = drawn * expected * (1 - expected), drawn * (targets - expected)
     flat, tilt, bend = weight.sum(axis=1), weight @ scaled, weight @ scaled**2
     up, across = rest.sum(axis=1), rest @ scaled
     area = flat * bend - tilt**2
-    area = np.where(area > _SPREAD, area, np.nan)
-    step = np.column_stack([(bend * up - tilt * across) / area, (flat * across - tilt * up) / area])
-    return np.clip(step, -_LONGEST, _LONGEST)
+    area = np.where(area > _SPREAD * flat * bend, area, np.nan)
+    return np.column_stack([(bend * up - tilt * across) / area, (flat * across - tilt * up) / area])
+
+
+def _not_falling(found: Floats, fits: Floats, step: Floats, scaled: Floats, targets: NDArray[Any], drawn: Floats
+                 ) -> tuple[Floats, Floats]:
+    """Where the steps lead, (B, 2), each halved until the log-likelihood is not below `fits`, and that there, (B,)."""
+    there, least = found + step, fits - _NO_FALL * (1.0 + np.abs(fits))
+    after = _likelihood(there, scaled, targets, drawn)
+    for _ in range(_HALVINGS):
+        falling = ~(after >= least)
+        if not falling.any():
+            break
+        step = step / 2
+        there[falling] = (found + step)[falling]
+        after[falling] = _likelihood(there[falling], scaled, targets, drawn[falling])
+    return there, after
+
+
+def _likelihood(found: Floats, scaled: Floats, targets: NDArray[Any], drawn: Floats) -> Floats:
+    """Log-likelihood of constant and slope on each resample, (B,)."""
+    scores = found[:, :1] + found[:, 1:] * scaled
+    return np.asarray((drawn * (targets * scores - np.logaddexp(0.0, scores))).sum(axis=1))
 
 
 def logit(risks: Floats) -> Floats:

@@ -12,7 +12,7 @@ import polars as pl
 
 from evaluation.appraisal import TREAT_ALL, TREAT_NONE
 from evaluation.risks import MODEL, STATED, TOKENS, Key
-from evaluation.svg import GRID, INK, drawing, inline, legend, line, series, square
+from evaluation.svg import GRID, INK, drawing, inline, legend, line, series, short, square
 
 _MARKS = {STATED: "o", TOKENS: "s", MODEL: "D"}
 _TITLES = {"auroc": "AUROC", "auprc": "AUPRC"}
@@ -36,7 +36,7 @@ def forest(differences: pl.DataFrame, name: str = "forest") -> str | None:
             axes.set_title(f"{_TITLES[measure]}: difference [points]", loc="left")
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(keys)), [", ".join(key) for key in keys], fontsize=8.5)
+        panels[0].set_yticks(range(len(keys)), [f"{short(arm)}, {reading}" for arm, reading in keys], fontsize=8.5)
         panels[0].set_ylim(len(keys) - 0.4, -0.6)
         return inline(figure, name, "Paired differences to the reference", _told(differences))
 
@@ -60,7 +60,7 @@ def reliability(points: pl.DataFrame, keys: Sequence[Key], bins: str, name: str)
         for number, (arm, reading) in enumerate(keys):
             part = points.filter((pl.col("arm") == arm) & (pl.col("reading") == reading) & (pl.col("bins") == bins))
             mean, observed, size = (part[column].to_numpy() for column in ("mean_risk", "observed", "n"))
-            line(axes, number, mean, observed, _name((arm, reading)))
+            line(axes, number, mean, observed, _name((short(arm), reading)))
             axes.scatter(mean, observed, s=12 + 160 * size / max(size.sum(), 1), color=series(number), linewidths=0)
         square(axes, "Mean risk in the bin [share]", "Observed outcome in the bin [share]")
         legend(figure)
@@ -90,7 +90,8 @@ def decision_curve(curves: pl.DataFrame, keys: Sequence[Key], band: Key | None =
             if key == band:
                 axes.fill_between(part["threshold"], part["low"], part["high"], color=series(number), alpha=0.18,
                                   linewidth=0)
-            line(axes, number, part["threshold"].to_numpy(), part["net_benefit"].to_numpy(), _name(key))
+            line(axes, number, part["threshold"].to_numpy(), part["net_benefit"].to_numpy(),
+                 _name((short(key[0]), key[1])))
         axes.set(xlim=(0, 1), ylim=(-0.2 * top, 1.15 * top), xlabel="Threshold: risk at which one would act [share]",
                  ylabel="Net benefit [true positives per stay]")
         legend(figure, columns=2)

@@ -6,16 +6,19 @@ arm of the result table the links that its figures rest on; drawn as `<svg>`, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
+from evaluation.risks import FIRST
 from evaluation.tables import policy_arms
 from evaluation.wording import NONE
 
 PAGE, SOURCE = "(this report)", "source file"
 _SHORT = 12
+_HELD = re.compile(r"(?:seed(?P<training>\d+)\.)?(?P<what>verdicts|adapter)\.(?P<arm>.+)")  # roles of an arm
 # Pixels of the drawing: a box, and from one column or row to the next.
 _WIDE, _HIGH, _COLUMN, _ROW, _EDGE = 128, 36, 152, 46, 6
 
@@ -56,14 +59,15 @@ def links(chains: Mapping[str, Mapping[str, Any]], commit: str, run: str) -> tup
         _collect(chain, found)
     for role, chain in chains.items():
         _name(chain["id"], role, found)
-        if "adapter" in chain["inputs"]:
-            _name(chain["inputs"]["adapter"]["id"], f"adapter.{role.partition('.')[2]}", found)
+        if "adapter" in chain["inputs"] and not role.startswith("validation."):
+            arm = role.rpartition("verdicts.")[2].removesuffix(FIRST)
+            _name(chain["inputs"]["adapter"]["id"], f"adapter.{arm}", found)
     page = Link(PAGE, "report", (), None, commit, run, tuple(dict.fromkeys(chain["id"] for chain in chains.values())))
     return (*found.values(), page)
 
 
 def _name(wanted: str, name: str, found: dict[str, Link]) -> None:
-    found[wanted] = replace(found[wanted], names=(*found[wanted].names, name))
+    found[wanted] = replace(found[wanted], names=tuple(dict.fromkeys([*found[wanted].names, name])))
 
 
 def _collect(chain: Mapping[str, Any], found: dict[str, Link]) -> None:
@@ -120,10 +124,10 @@ def anchors(found: Sequence[Link]) -> dict[str, int]:
     return places | {bundle: places[name] for name, bundle in first.items()}
 
 
-def behind(found: Sequence[Link], wanted: str) -> list[Link]:
-    """A link and all it descends from, sources first; empty if it is not there."""
+def behind(found: Sequence[Link], *wanted: str) -> list[Link]:
+    """Some links, by their ids, and all they descend from, sources first; without those that are not there."""
     known = {one.id: one for one in found}
-    waiting, reached = [wanted] if wanted in known else [], set[str]()
+    waiting, reached = [name for name in wanted if name in known], set[str]()
     while waiting:
         name = waiting.pop()
         if name not in reached:
@@ -132,13 +136,23 @@ def behind(found: Sequence[Link], wanted: str) -> list[Link]:
     return [one for one in found if one.id in reached]
 
 
-def origins(found: Sequence[Link], table: Any) -> dict[str, Link]:
-    """For each arm of the result table the artifact that holds its answers or risks."""
-    roles = {role: one for one in found for role in one.names}
+def origins(found: Sequence[Link], table: Any) -> dict[str, tuple[Link, ...]]:
+    """For each arm of the result table the artifacts that hold its answers or risks: one for each training, the study's
+    own first. An arm without any is left out."""
     policy = policy_arms(table)
-    wanted = {arm: f"verdicts.{arm}" if arm in policy else "baselines" for arm in table["arm"].unique(
-        maintain_order=True)}
-    return {arm: roles[role] for arm, role in wanted.items() if role in roles}
+    held = {arm: _answers(found, arm) if arm in policy else tuple(one for one in found if "baselines" in one.names)
+            for arm in table["arm"].unique(maintain_order=True)}
+    return {arm: links for arm, links in held.items() if links}
+
+
+def _answers(found: Sequence[Link], arm: str) -> tuple[Link, ...]:
+    """The links whose roles are `verdicts.ARM`, `seed2.verdicts.ARM` and so on, in this order."""
+    trainings: dict[int, Link] = {}
+    for one in found:
+        for role in map(_HELD.fullmatch, one.names):
+            if role and (role["what"], role["arm"]) == ("verdicts", arm):
+                trainings[int(role["training"] or 1)] = one
+    return tuple(trainings[number] for number in sorted(trainings))
 
 
 def short(digest: str | None) -> str:
@@ -178,7 +192,8 @@ def _mermaid_text(link: Link) -> str:
 def _title(link: Link) -> str:
     if link.kind == SOURCE:
         return f"{len(link.names)} source files" if link.names else link.id.rsplit("/", 1)[-1]
-    arms = [name.partition(".")[2] for name in link.names if name.startswith(("verdicts.", "adapter."))]
+    roles = filter(None, map(_HELD.fullmatch, link.names))
+    arms = [f"{role['arm']}, seed {role['training']}" if role["training"] else role["arm"] for role in roles]
     return f"{link.kind}: {', '.join(arms)}" if arms else link.kind
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.axes import Axes
 
-from evaluation.svg import DASHES, drawing, inline, series
+from evaluation.svg import DASHES, drawing, inline, series, short
 from evaluation.uncertainty import ANSWERS, GROUPS, ROLLOUTS
 
 _PANELS = {"stage 2": (ROLLOUTS, GROUPS), "test answers": (ANSWERS,)}
@@ -32,7 +32,7 @@ def entropy_and_uncertainty(curves: pl.DataFrame, arm: str | None, name: str = "
         for number, (title, part) in enumerate(shown.items()):
             axes = figure.add_subplot(1, len(shown), number + 1)
             words += _panel(axes, part)
-            axes.set_title(title if part["arm"][0] is None else f"{title} of {arm}", loc="left")
+            axes.set_title(title if part["arm"][0] is None else f"{title} of {short(str(arm))}", loc="left")
         return inline(figure, name, "Uncertainty over the entropy of clinical tokens", " ".join(words))
 
 

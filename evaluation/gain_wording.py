@@ -11,9 +11,17 @@ from evaluation.faithfulness import SWAPPED
 from evaluation.gain import Gain
 from evaluation.risks import TOKENS
 from evaluation.uncertainty import ANSWERS, ROLLOUTS
-from evaluation.wording import NONE, Grid, markdown
+from evaluation.wording import NONE, Grid, markdown, p_value
 from prompts.token_risk import TOP_LOGPROBS
 
+CONTROLS = (
+    "“Swapped” is what the expert looks at in another patient. What was not measured in one of the two, or its prompt "
+    "does not show, is left out for both, and the expert's features are worked out anew from its ranking of the rest, "
+    "so that the overlap in this row is another than in the rows below it. “Frequent” is as many features drawn by how "
+    "often the expert looks at them in training stays, “even” as many drawn evenly, both from what the arm's own "
+    "prompt shows. An arm that beats only “even” names what matters in this cohort; one that beats “swapped” follows "
+    "the patient. Stays without a named feature count as overlap 0. The expert's features are the study's for every "
+    "arm, among what its own prompt shows.")
 _LEVEL = 0.05
 _RISK_ENTROPY = {ROLLOUTS: "stated risk entropy", ANSWERS: "token risk entropy"}
 
@@ -22,11 +30,11 @@ def for_page(found: Gain | None, arm: str | None) -> dict[str, Any]:
     """What the page's section says; nothing of it without a `Gain`."""
     if found is None:
         return dict.fromkeys(("gain_meaning", "entropy_meaning", "faithfulness_grid", "overlap_grid",
-                              "uncertainty_grid"))
+                              "uncertainty_grid", "controls"))
     return {"gain_meaning": meaning(found, arm), "entropy_meaning": entropy_meaning(found, arm),
             "faithfulness_grid": faithfulness(found.faithfulness),
             "overlap_grid": overlap_and_score(found.overlap_and_score),
-            "uncertainty_grid": uncertainty(found.uncertainty), "top_logprobs": TOP_LOGPROBS}
+            "uncertainty_grid": uncertainty(found.uncertainty), "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
 
 
 def for_text(found: Gain | None, arm: str | None) -> list[str]:
@@ -36,7 +44,7 @@ def for_text(found: Gain | None, arm: str | None) -> list[str]:
     grids = (faithfulness(found.faithfulness), overlap_and_score(found.overlap_and_score),
              uncertainty(found.uncertainty))
     return ["## Where the gain comes from", *meaning(found, arm), *entropy_meaning(found, arm),
-            *(markdown(grid) for grid in grids if grid[1]),
+            *(markdown(grid) for grid in grids if grid[1]), *([CONTROLS] if grids[0][1] else []),
             f"Overlap is the Jaccard index. Entropies of test answers are lower bounds from the {TOP_LOGPROBS} "
             "likeliest tokens; those of stage 2 are of the whole vocabulary."]
 
@@ -49,8 +57,8 @@ def faithfulness(frame: pl.DataFrame) -> Grid:
     for row in frame.iter_rows(named=True):
         start = [row["arm"], row["control"] or NONE, f"{100 * row['naming']:.0f} %", _plain(row["named"], 1)]
         compared = [NONE] * 5 if row["control"] is None else [
-            _plain(row["overlap"]), _plain(row["control_overlap"]), _bounded(row, "difference"), f"{row['p']:.3f}",
-            f"{row['p_holm']:.3f}"]
+            _plain(row["overlap"]), _plain(row["control_overlap"]), _bounded(row, "difference"),
+            p_value(row["p"]), p_value(row["p_holm"])]
         rows.append([*start, *compared])
     return heads, rows
 
@@ -87,8 +95,8 @@ def _followed(row: Mapping[str, Any]) -> str:
         verdict = ("that it follows the patient, and does not only name what the expert looks at in everybody, is not "
                    "shown")
     return (f"{row['arm']} overlaps with the expert's features of the same patient by {row['overlap']:.2f} (Jaccard), "
-            f"with those of another patient by {row['control_overlap']:.2f}; difference {_bounded(row, 'difference')}, "
-            f"p after Holm's correction {row['p_holm']:.3f}: {verdict}.")
+            f"with those of another patient by {row['control_overlap']:.2f}, both among what the two have in common; "
+            f"difference {_bounded(row, 'difference')}, p after Holm's correction {p_value(row['p_holm'])}: {verdict}.")
 
 
 def _scored(row: Mapping[str, Any]) -> str:

@@ -26,7 +26,8 @@ def card(arm: str, how: str, study: str, base: str | None, source: str, table: p
         how: how the arm is made and asked.
         base: the base model's name on the Hugging Face hub, None for a folder.
         source: of the cohort.
-        table: of `tables.results`.
+        table: of `tables.results`, of this adapter's own verdicts: where the arm was trained with several seeds, the
+            report's table holds means that no adapter has reached.
         facts: of `study_facts.facts`.
         settings: of its training, name and value.
         trail: the artifacts that its verdicts rest on, sources first.

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from evaluation.metrics import auprc, auroc, checked
-from evaluation.svg import DASHES, GRID, HEAT, INK, bare, drawing, inline, legend, line, series, square
+from evaluation.svg import DASHES, GRID, HEAT, INK, bare, drawing, inline, legend, line, series, short, square
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # name -> labels (n,), risks (n,)
 
@@ -33,7 +33,7 @@ def roc(curves: Curves, name: str = "roc") -> str:
         axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2)
         for number, (arm, (labels, risks)) in enumerate(curves.items()):
             false_positive, true_positive, _ = roc_curve(*checked(labels, risks))
-            line(axes, number, false_positive, true_positive, f"{arm}: {100 * auroc(labels, risks):.1f} %")
+            line(axes, number, false_positive, true_positive, f"{short(arm)}: {100 * auroc(labels, risks):.1f} %")
         square(axes, "False positive rate (1 − specificity) [share]", "True positive rate (sensitivity) [share]")
         legend(figure)
         return inline(figure, name, "ROC curves",
@@ -48,7 +48,7 @@ def precision_recall(curves: Curves, name: str = "pr") -> str:
         axes.axhline(prevalence, color=GRID, linewidth=1.2)
         for number, (arm, (labels, risks)) in enumerate(curves.items()):
             precision, recall, _ = precision_recall_curve(*checked(labels, risks))
-            line(axes, number, recall, precision, f"{arm}: {100 * auprc(labels, risks):.1f} %", steps=True)
+            line(axes, number, recall, precision, f"{short(arm)}: {100 * auprc(labels, risks):.1f} %", steps=True)
         square(axes, "Recall (sensitivity) [share]", "Precision [share]")
         legend(figure)
         return inline(figure, name, "Precision-recall curves",
@@ -109,7 +109,7 @@ def attention(readings: pl.DataFrame, stay_ids: Sequence[str], tokens: Sequence[
     with drawing(8.4, 1.0 + 0.22 * len(tokens)) as figure:
         axes = figure.add_subplot()
         top = _cells(axes, grid)
-        axes.set_yticks(np.arange(len(tokens)) + 0.5, tokens, fontsize=8.5)
+        axes.set_yticks(np.arange(len(tokens)) + 0.5, [short(token) for token in tokens], fontsize=8.5)
         bounds = [place for place in range(1, len(labels)) if labels[place] != labels[place - 1]]
         for place in bounds:
             axes.axvline(place, color=INK, linewidth=1.4)

@@ -16,7 +16,7 @@ import polars as pl
 from evaluation import tables
 from evaluation.baselines import EXPERT
 from evaluation.risks import MODEL, REFERENCE, STATED
-from evaluation.svg import DASHES, GRID, INK, bare, drawing, inline, legend, series
+from evaluation.svg import DASHES, GRID, INK, bare, drawing, inline, legend, series, short
 from evaluation.wording import NONE, Grid
 from prompts.mentions import MentionFinder
 from rewards.attention import attention_reward
@@ -147,4 +147,4 @@ def _outline(axes: Any, number: int, arm: str, row: Row, angles: np.ndarray) -> 
     points += points[:1] if len(points) == len(MEASURES) else []
     radius, angle = np.array([point[0] for point in points]), np.array([point[1] for point in points])
     axes.plot(radius * np.cos(angle), radius * np.sin(angle), color=series(number),
-              linestyle=DASHES[number % len(DASHES)], marker="o", markersize=4, label=arm)
+              linestyle=DASHES[number % len(DASHES)], marker="o", markersize=4, label=short(arm))

@@ -31,6 +31,7 @@ from evaluation import (
     radar,
     recalibration,
     search_tree,
+    statistics,
     tables,
     tripod,
     wording,
@@ -46,10 +47,10 @@ from evaluation.svg import SERIES
 from evaluation.tripod import Checklist
 
 MOST_STAYS, MOST_TOKENS = 48, 20
-# Test stays of each outcome below which a figure says nothing.
+# Test patients with a stay of each outcome below which a figure says nothing.
 FEWEST = 10
 _SIMPLE = ((EXPERT, MODEL), (LOGISTIC, MODEL))
-_CELL = re.compile(r"(?P<main>\S+) (?P<interval>\[[^]]*\])(?: \((?P<spread>[^)]*)\))?(?:, (?P<p>p = .*))?")
+_CELL = re.compile(r"(?P<main>\S+) (?P<interval>\[[^]]*\])(?: \((?P<spread>[^)]*)\))?(?:, (?P<p>p [=<] .*))?")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class ReportBundle:
         appraisal: differences, calibration, decision curves, subgroups and power.
         gain: controls of the overlap with the expert, entropy against uncertainty.
         costs: seconds and tokens of each policy arm.
-        smallest_cell: smallest count of stays that the appraisal shows.
+        smallest_cell: smallest count of patients that the appraisal shows.
         settings: the configuration, nested.
         provenance: all that the report was made from, sources first (`descent.links`).
         checklists: for reporting, pre-filled.
@@ -141,7 +142,7 @@ def _page(bundle: ReportBundle, pictures: Mapping[str, Markup | None]) -> str:
         cost_grid=None if bundle.costs is None else cost.arms_grid(bundle.costs),
         stage_grid=None if bundle.costs is None else cost.stages_grid(bundle.costs),
         resamples=bundle.table["resamples"][0], interval_resamples=bundle.table["interval_resamples"][0],
-        redrawn=bundle.table["redrawn"][0],
+        redrawn=bundle.table["redrawn"][0], unhidden=wording.UNHIDDEN,
         paper_source=paper_figures.SOURCE if bundle.table["paper_auroc"].count() else None,
         test_stays=bundle.table["n"][0], positives=bundle.table["positives"][0])
 
@@ -156,17 +157,24 @@ def headline(table: pl.DataFrame, reference: str) -> list[str]:
     if simple is not None:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
                          f"{_figure(simple, 'auprc')} on the same stays.")
-    return [*_few(int(table["n"][0]), int(table["positives"][0])), *sentences]
+    return [*too_few(table, "The figures show that the study runs; they say nothing about how good an arm is, whatever "
+                            "their intervals and p-values."), *sentences]
 
 
-def _few(stays: int, positives: int) -> list[str]:
-    """A warning where one outcome is so rare among the test stays that no figure says anything."""
-    rarest = min(positives, stays - positives)
-    if rarest >= FEWEST:
-        return []
-    return [f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The "
-            "figures show that the study runs; they say nothing about how good an arm is, whatever their intervals and "
-            "p-values."]
+def too_few(table: pl.DataFrame, meaning: str) -> list[str]:
+    """Warnings where one outcome is so rare among the test patients that no figure says anything.
+
+    Args:
+        table: with the columns `statistics.PATIENTS` and `n`.
+        meaning: what the figures then say, in words.
+    """
+    people, *outcomes = (int(table[name][0]) for name in statistics.PATIENTS)
+    told = [] if min(outcomes) >= FEWEST else [
+        f"Only {min(outcomes)} of the {people} test patients have a stay with the rarer outcome; at least {FEWEST} are "
+        f"needed. {meaning}"]
+    return told if people > 1 else [*told, f"All {table['n'][0]} test stays are of one patient: intervals are over "
+                                    "resamples of these stays, no arm is compared with another, and no figure speaks "
+                                    "of other patients."]
 
 
 def _figure(row: Mapping[str, Any], name: str) -> str:
@@ -187,7 +195,8 @@ def _compared(row: Mapping[str, Any], reference: str) -> str:
     else:
         verdict = "the interval does not hold 0"
     return (f"Its AUROC differs from {reference} by {100 * row['auroc_gap_point']:+.1f} points, 95 % interval "
-            f"[{low:+.1f}, {high:+.1f}], p = {row['auroc_gap_p']:.3f}, Holm {row['auroc_gap_p_holm']:.3f}: {verdict}.")
+            f"[{low:+.1f}, {high:+.1f}], {wording.p_is(row['auroc_gap_p'])}, Holm "
+            f"{wording.p_value(row['auroc_gap_p_holm'])}: {verdict}.")
 
 
 def grouped(rows: Sequence[Sequence[str]]) -> list[tuple[str, list[list[tuple[str, list[str]]]]]]:
@@ -270,9 +279,10 @@ def _told(bundle: ReportBundle) -> dict[str, Any]:
 
 
 def trails(bundle: ReportBundle) -> dict[str, list[Link]]:
-    """For each arm of the main table all that its figures were made from, sources first."""
+    """For each arm of the main table all that its figures were made from, all its trainings, sources first."""
     found = descent.condensed(bundle.provenance)
-    return {arm: descent.behind(found, one.id) for arm, one in descent.origins(found, bundle.table).items()}
+    return {arm: descent.behind(found, *(one.id for one in held))
+            for arm, held in descent.origins(found, bundle.table).items()}
 
 
 def _curves(verdicts: pl.DataFrame, column: str, arms: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

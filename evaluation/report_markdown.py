@@ -23,13 +23,15 @@ def markdown(bundle: ReportBundle) -> str:
              "corrected over the arms of the same reading.", *_seeds(max(table["seeds"].to_list()))]
     parts += ["\n".join(f"- {name}: {title}; {how}" for name, title, how in bundle.arms)] if bundle.arms else []
     if found is not None:
-        parts += ["## Differences", _or_absent(wording.differences(found.differences), "No arm has a reference."),
+        parts += ["## Differences", _or_absent(wording.differences(found.differences),
+                                               "No arm has a reference, or all test stays are of one patient."),
                   "## Power", *(wording.power_note(found.power, tables.main_arm(table), stays, positives)
                                 or ["No comparison, so no power."]),
                   "## Calibration", wording.markdown(wording.calibration(found.calibration)),
                   *_recalibrated(found.calibration),
                   "## Subgroups", wording.markdown(wording.subgroups(found.subgroups, subgroup_keys(bundle))),
-                  f"Counts below {bundle.smallest_cell} stays, and what would give them away, are hidden."]
+                  f"Counts of fewer than {bundle.smallest_cell} patients, and what would give them away, are hidden.",
+                  "## Decision curves", f"Net benefit at each threshold: decision.csv. {wording.UNHIDDEN}"]
     parts += gain_wording.for_text(bundle.gain, tables.main_arm(table))
     parts += ["## Several measures at once", wording.markdown(radar.grid(table, bundle.overlap))]
     if bundle.costs is not None:

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from contracts.errors import DataError
 from evaluation import metrics, pages, statistics, wording
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC
-from evaluation.report import FEWEST
+from evaluation.report import too_few
 from evaluation.risks import by_arm, readings_of, same_stays
-from evaluation.svg import drawing, inline, series
+from evaluation.svg import drawing, inline, series, short
 
 MODELS = (EXPERT, LOGISTIC, BOOSTING)
 MEASURED = ("auroc", "auprc")
@@ -32,7 +32,7 @@ MEANING = {
 _WHAT = ("point", "low", "high")
 SCHEMA: dict[str, Any] = {
     "arm": pl.String, "reading": pl.String, "kind": pl.String, "share": pl.Float64, "n": pl.Int64,
-    "positives": pl.Int64, "parse_rate": pl.Float64,
+    "positives": pl.Int64, **dict.fromkeys(statistics.PATIENTS, pl.Int64), "parse_rate": pl.Float64,
     **{f"{name}_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
     **{f"{name}_change_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
     "resamples": pl.Int64, "redrawn": pl.Int64}
@@ -74,7 +74,8 @@ def results(verdicts: Mapping[tuple[str, float], pl.DataFrame], bootstraps: int,
 
     Returns:
         rows by kind, arm, reading and share, columns `SCHEMA`: shares, not percent; `low` and `high` bound the 95 %
-        percentile interval; `change` is the value minus that of the same arm and reading at share 0, paired.
+        percentile interval; `change` is the value minus that of the same arm and reading at share 0, paired; there is
+        none where all stays are of one patient, whose intervals are over resamples of stays.
 
     Raises:
         ContractError: the verdicts break their contract.
@@ -83,14 +84,15 @@ def results(verdicts: Mapping[tuple[str, float], pl.DataFrame], bootstraps: int,
     parts = {place: by_arm(frame) for place, frame in verdicts.items()}
     first = _checked(parts)
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
-    drawn = statistics.resample(first["label"].to_numpy(), bootstraps, seed, members)
+    drawn = statistics.resample_all(first["label"].to_numpy(), bootstraps, seed, members)
+    people = statistics.patient_counts(first["label"].to_numpy(), members)
     rows = []
     for kind in dict.fromkeys(kind for kind, _ in parts):
         shares = sorted(share for other, share in parts if other == kind)
         for arm, still in parts[kind, 0.0].items():
             for reading, column in readings_of(still).items():
                 base = _measured(still, column, drawn)
-                rows += [_row(parts[kind, share][arm], (arm, reading, kind, share), column, base, drawn)
+                rows += [{**_row(parts[kind, share][arm], (arm, reading, kind, share), column, base, drawn), **people}
                          for share in shares]
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -133,12 +135,10 @@ def curves(table: pl.DataFrame, kind: str, name: str) -> str:
 def headline(table: pl.DataFrame) -> list[str]:
     """A sentence for each kind: each arm's AUROC at the largest share, and how far that is from where it was.
 
-    Before them stands a warning where one outcome is so rare among the test stays that no figure says anything.
+    Before them stands a warning where one outcome is so rare among the test patients that no figure says anything.
     """
-    rarest = min(table["positives"][0], table["n"][0] - table["positives"][0])
-    sentences = [] if rarest >= FEWEST else [
-        f"Only {rarest} of the {table['n'][0]} test stays have the rarer outcome; at least {FEWEST} are needed. The "
-        "figures show that the experiment runs; they say nothing about how robust an arm is."]
+    sentences = too_few(table, "The figures show that the experiment runs; they say nothing about how robust an arm "
+                               "is.")
     for kind in table["kind"].unique(maintain_order=True):
         part = table.filter((pl.col("kind") == kind) & (pl.col("reading") != "stated"))
         last = part.filter(pl.col("share") == part["share"].max())
@@ -183,11 +183,12 @@ def _row(part: pl.DataFrame, place: tuple[str, str, str, float], column: str, ba
     row: dict[str, Any] = dict(zip(("arm", "reading", "kind", "share"), place, strict=True))
     row |= {"n": part.height, "positives": int(part["label"].cast(pl.Int64).sum()),
             "parse_rate": metrics.parse_rate(part), "resamples": drawn.counts.shape[0], "redrawn": drawn.redrawn}
+    compared = place[3] > 0 and not drawn.of_stays
     for name, (point, values) in _measured(part, column, drawn).items():
         spread = statistics.summary(point, values)
         gap = statistics.difference(point - base[name][0], values, base[name][1])
         row |= {f"{name}_{what}": getattr(spread, what) for what in _WHAT}
-        row |= {f"{name}_change_{what}": getattr(gap, what) if place[3] > 0 else None for what in _WHAT}
+        row |= {f"{name}_change_{what}": getattr(gap, what) if compared else None for what in _WHAT}
     return row
 
 
@@ -196,7 +197,7 @@ def _curve(axes: Axes, part: pl.DataFrame, measure: str, number: int, label: str
                                for column in ("share", *(f"{measure}_{what}" for what in _WHAT)))
     axes.fill_between(share, low, high, color=series(number), alpha=0.12, linewidth=0)
     axes.plot(share, point, color=series(number), linestyle=_LINES[number % len(_LINES)],
-              marker=_MARKS[number % len(_MARKS)], markersize=4, label=label)
+              marker=_MARKS[number % len(_MARKS)], markersize=4, label=short(label))
 
 
 def _course(shown: pl.DataFrame, arms: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ over all B resamples are computed at once from W and one sort of the risks; they
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from contracts.errors import DataError
 from evaluation.metrics import ON_ALL_STAYS, Floats, Ints, checked
 
 LEVEL = 0.95
+PATIENTS = ("patients", "positive_patients", "negative_patients")
 _BLOCK = 4_000_000  # cells of W measured at once, so that a large test split needs no large memory
 Measure = Callable[[Ints, Floats, NDArray[Any]], Floats]
 Measured = dict[str, tuple[float, Floats]]  # measure -> on all stays, on each resample (B,)
@@ -31,14 +32,17 @@ class Resamples:
     Attributes:
         counts: times each stay was drawn, (B, n).
         redrawn: resamples that held one class only and were drawn again.
+        of_stays: all stays are of one patient, so that stays were drawn: spreads are of that patient alone, and no
+            difference may be told from them.
     """
 
     counts: NDArray[np.int32]
     redrawn: int
+    of_stays: bool = False
 
     def first(self, count: int) -> Resamples:
         """The first `count` resamples: those that the same seed draws where only so many are asked for."""
-        return Resamples(self.counts[:count], self.redrawn)
+        return replace(self, counts=self.counts[:count])
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,15 @@ def resample(labels: ArrayLike, count: int, seed: int, patients: Sequence[str] |
         patients: patient of each stay, (n,); None: each stay is a patient of its own.
 
     Raises:
-        DataError: one class only, or so few of one class that resamples with both are hardly ever drawn.
+        DataError: one class only, so few of one class that resamples with both are hardly ever drawn, or one patient
+            alone, whose resamples would all be the same.
     """
     truth, _ = checked(labels, np.zeros(len(np.asarray(labels))))
     member = np.arange(truth.size) if patients is None else np.unique(np.asarray(patients), return_inverse=True)[1]
     people = int(member.max()) + 1
+    if people < 2:
+        raise DataError(f"{truth.size} stays of one patient", "resamples are of patients, at least 2",
+                        "take more test stays (evaluation.stays)")
     draw = np.random.default_rng(seed)
     kept: list[NDArray[np.int32]] = []
     redrawn = 0
@@ -95,6 +103,29 @@ def resample(labels: ArrayLike, count: int, seed: int, patients: Sequence[str] |
             raise DataError(f"{int(truth.sum())} positive of {truth.size} stays", "both classes stand in a resample",
                             "take more test stays (evaluation.stays)")
     return Resamples(np.stack(kept), redrawn)
+
+
+def resample_all(labels: ArrayLike, count: int, seed: int, patients: Sequence[str] | None = None) -> Resamples:
+    """`resample`; where all stays are of one patient, resamples of stays that say so (`of_stays`).
+
+    For the end of a study: its figures are not lost because nothing can be said of other patients.
+    """
+    if patients is None or len(set(patients)) > 1:
+        return resample(labels, count, seed, patients)
+    return replace(resample(labels, count, seed), of_stays=True)
+
+
+def patient_counts(labels: ArrayLike, patients: Sequence[str] | None = None) -> dict[str, int]:
+    """Columns `PATIENTS`: all patients, and those with a stay of outcome 1 and of outcome 0 (some have both).
+
+    Args:
+        labels: (n,) of 0 and 1.
+        patients: patient of each stay, (n,); None: each stay is a patient of its own.
+    """
+    truth = np.asarray(labels)
+    who = np.arange(truth.size) if patients is None else np.asarray(patients)
+    return dict(zip(PATIENTS, (np.unique(who[inside]).size for inside in (truth >= 0, truth == 1, truth == 0)),
+                    strict=True))
 
 
 def measure(name: str, labels: ArrayLike, risks: ArrayLike, resamples: Resamples) -> Floats:

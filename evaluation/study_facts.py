@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from configs.judging import Arm
+from configs.load import for_arm
 from configs.schema import Config
 from evaluation import tables
 from evaluation.descent import Link, short
@@ -20,8 +22,10 @@ from evaluation.risks import REFERENCE
 
 Facts = dict[str, str | None]
 USE = "Research on methods only: not a medical device, and no output may guide the care of a patient."
-LIMITS = ("One source and a small test split; a single prediction, at the last visit; written reasoning need not be "
-          "why a number was given; the expert's attention is no cause; another hospital was not tried.")
+LIMITS = ("One source and a small test split; {visits}; written reasoning need not be why a number was given; the "
+          "expert's attention is no cause; another hospital was not tried.")
+_VISITS = {False: "a single prediction, at the last visit",
+           True: "two predictions, at the last visit and with the first visit alone, none in between"}
 _OUTCOMES = {"mortality": ("death in hospital", "Death in hospital during this admission, from the record of the "
                                                 "discharge; predicted at the last visit that the prompt shows."),
              "readmission": ("readmission to intensive care within 30 days",
@@ -62,7 +66,7 @@ class Known:
         findings: of the check of the cohort.
         features: names of the predictors, static data left out; catalogue: their name.
         arms: name, title, how each policy arm is made and asked.
-        power: frame of the appraisal.
+        power, calibration: frames of the appraisal.
         headline: of the report.
     """
 
@@ -75,6 +79,7 @@ class Known:
     arms: Sequence[tuple[str, str, str]]
     links: Sequence[Link]
     power: pl.DataFrame
+    calibration: pl.DataFrame
     headline: Sequence[str]
     paper: str | None
 
@@ -105,7 +110,8 @@ def _records(known: Known) -> Facts:
             "blinding": None if cohort.source == "synthetic" else
             "Outcomes were recorded in routine care before this study, without knowledge of any prediction.",
             "outcome_judgement": "The outcome needs no judgement: it is read from the record.",
-            "licence": _LICENCES[cohort.source], "use": USE, "limits": LIMITS,
+            "licence": _LICENCES[cohort.source], "use": USE,
+            "limits": LIMITS.format(visits=_VISITS["first" in known.config.evaluation.visits]),
             "source_digests": f"Files: {', '.join(files)}." if files else "",
             "eligibility": f"Stays with at least {cohort.min_visits} daily record(s) and a known outcome."}
 
@@ -117,14 +123,13 @@ def _data(known: Known) -> Facts:
     dropped = [f"{step['rule']}: {step['dropped']} of {step['found']} {step['unit']}"
                for step in known.counted["attrition"] if step["dropped"]]
     warnings = [str(one["value"]) for one in known.findings]
-    shown = "all features" if prompts.features == "all" else f"the {prompts.features} features measured most often"
     return {"splits": f"Splits: {', '.join(splits)}.", "split_rule": _SPLITS[cohort.split],
             "attrition": f"Dropped or merged: {'; '.join(dropped)}." if dropped else "Nothing was dropped.",
             "findings": f"The check of the cohort found: {'; '.join(warnings)}." if warnings else
             "The check of the cohort found nothing.",
             "features": f"{len(known.features)} clinical features, age and sex",
             "catalogue": known.catalogue, "days": str(cohort.max_days),
-            "shown": f"{shown}, the newest {prompts.visits} visits.",
+            "shown": f"{_shown(prompts.features)}, the newest {prompts.visits} visits.",
             "timing": "A value is the mean of a calendar day (ordinal scales: its last value).",
             "preparation": "Records of a calendar day become one visit; values beyond the catalogue's bounds are "
                            f"removed; days before the newest {cohort.max_days} become one leading record.",
@@ -133,6 +138,15 @@ def _data(known: Known) -> Facts:
             "scaling": "Prompts show values as measured, rounded. Experts and simple models get values standardised "
                        f"with moments of the training split, cut at ± {cohort.clip_sd:g} sd.",
             "differences": "None by design: one source, the same rules, split by patient."}
+
+
+def _shown(features: int | str | Sequence[str]) -> str:
+    """What `prompts.features` shows, in words."""
+    if isinstance(features, int):
+        return f"the {features} features measured most often"
+    if isinstance(features, str):
+        return "all features"
+    return f"{len(features)} named feature{'s' if len(features) > 1 else ''}: {', '.join(features)}"
 
 
 def _methods(known: Known) -> Facts:
@@ -157,13 +171,20 @@ def _methods(known: Known) -> Facts:
             "measures": "AUROC, AUPRC, Brier score, calibration error, intercept and slope, reliability and decision "
                         f"curves; 95 % intervals of {config.evaluation.interval_bootstraps} bootstrap resamples of "
                         "patients; paired differences with p-values and Holm's correction.",
-            "recalibration": "Only the expert is recalibrated (Platt, isotonic), on validation stays; its rows say so.",
+            "recalibration": _recalibration(known.calibration),
             "imbalance": "Splits and samples are stratified by outcome. " + (
                 "Arms trained on labels alone repeat the rarer outcome until both are equally frequent; calibration is "
                 "reported." if labels else "No other method was used."),
             "compute": f"{hours:.1f} hours of wall time for all stages behind this report, each counted once." if hours
             else None,
             "commit": short(known.links[-1].commit) if known.links else None}
+
+
+def _recalibration(calibration: pl.DataFrame) -> str:
+    """Which arms of `appraisal.CALIBRATION` were recalibrated."""
+    arms = calibration.filter(pl.col("recalibration") != "none")["arm"].unique(maintain_order=True).to_list()
+    return f"Recalibrated (Platt, isotonic) on validation stays: {', '.join(arms)}; their rows say so." if arms else (
+        "No arm was recalibrated.")
 
 
 def _results(known: Known) -> Facts:
@@ -175,10 +196,24 @@ def _results(known: Known) -> Facts:
     return {"arms": "; ".join(policy) or "none", "simple": "; ".join(simple) or "none",
             "reference": REFERENCE if REFERENCE in policy else None, "headline": " ".join(known.headline) or None,
             "adapters": ", ".join(adapters) or None,
-            "used": f"Searched: {config.search.stays} training stays; reinforcement learning: "
-                    f"{config.policy.grpo.stays}; judged: {first['n']} test stays, {first['positives']} with "
-                    "outcome 1.",
+            "used": "; ".join([*_trained_on(config), f"Judged: {first['n']} test stays, {first['positives']} with "
+                               "outcome 1."]),
             "power": "Smallest true difference in AUROC that the test split shows with 80 % power: "
                      f"{100 * least['smallest_difference'][0]:.1f} points." if least.height else "",
             "paper": f"Figures of the paper stand beside ({known.paper}); cohort or model differ, so they are no "
                      "paired comparison." if known.paper else None}
+
+
+def _trained_on(config: Config) -> list[str]:
+    """Training stays of the search and of reinforcement learning, each where an arm stands on it; several numbers where
+    arms have settings of their own."""
+    arms = [(config.arms[name], *for_arm(config, name)) for name in config.evaluation.arms]
+    searched = [prepared.search.stays for arm, prepared, _ in arms if _stands_on_search(arm)]
+    learned = [own.policy.grpo.stays for arm, _, own in arms if arm.adapter == "rl"]
+    return [f"{what}: {' or '.join(dict.fromkeys(map(str, stays)))} training stays"
+            for what, stays in (("Searched", searched), ("Reinforcement learning", learned)) if stays]
+
+
+def _stands_on_search(arm: Arm) -> bool:
+    """Whether an arm's adapter comes from trajectories, directly or as the start of reinforcement learning."""
+    return arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")

@@ -1,7 +1,8 @@
 """Subgroups of the test stays by sex and age: does an arm serve one group worse than another?
 
-In go the arms' risks and the stays, out comes one row for each group, arm and reading. What fewer stays than the
-smallest cell speak of is hidden, and with it what would give it away, before anything leaves this module.
+In go the arms' risks and the stays, out comes one row for each group, arm and reading. What fewer patients than the
+smallest cell speak of is hidden, however many stays they have, and with it what would give it away, before anything
+leaves this module.
 """
 
 from __future__ import annotations
@@ -36,29 +37,49 @@ def subgroups(found: Judged, stays: pl.DataFrame, resamples: int, seed: int, sma
         stays: stay_id, patient_id, age [years] and sex of the judged stays at least.
         resamples: of the patients of a subgroup, for the 95 % intervals of its AUROC.
         seed: of the resamples.
-        smallest: smallest count of stays, of those with outcome 1 and of those with outcome 0 that is shown.
+        smallest: smallest count of patients, of those with outcome 1 and of those with outcome 0 whose stays are shown.
         hide: which cells to hide (`ehr.small_cells.hidden`).
 
     Returns:
         Columns `SCHEMA`. Of a hidden row no measure is shown, and no count that must be hidden; a row that is not
-        hidden and has no AUROC is of one class.
+        hidden and has no AUROC is of one class, or of one patient.
 
     Raises:
         DataError: a judged stay is not among the stays.
     """
-    people = _of_judged(found, stays)
+    judged = _of_judged(found, stays)
+    who = judged["patient_id"].to_numpy()
     rows: list[dict[str, Any]] = []
-    for variable, levels in (("sex", _sexes(people["sex"])), ("age", _bands(people["age"]))):
+    for variable, levels in (("sex", _sexes(judged["sex"])), ("age", _bands(judged["age"]))):
         names = sorted(set(levels), key=_rank)
         masks = [np.array([level == name for level in levels]) for name in names]
-        counts = np.array([[mask.sum(), found.labels[mask].sum(), (1 - found.labels)[mask].sum()] for mask in masks])
-        covered = hide(counts, smallest, _sums(len(names)))
-        for number, (name, mask) in enumerate(zip(names, masks, strict=True)):
-            head = {"variable": variable, "level": name, "hidden": bool(covered[number].any()),
-                    **{column: None if covered[number, place] else int(counts[number, place])
-                       for place, column in enumerate(("n", "positives"))}}
-            rows += _of_level(head, found, mask, people["patient_id"].to_numpy()[mask], resamples, seed)
+        for name, mask, hidden in zip(names, masks, covered(found.labels, who, masks, smallest, hide), strict=True):
+            head = {"variable": variable, "level": name, "hidden": bool(hidden.any()),
+                    "n": None if hidden[0] else int(mask.sum()),
+                    "positives": None if hidden[1] else int(found.labels[mask].sum())}
+            rows += _of_level(head, found, mask, who[mask], resamples, seed)
     return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def covered(labels: Ints, who: np.ndarray, masks: Sequence[np.ndarray], smallest: int, hide: Hide) -> np.ndarray:
+    """What to hide of groups that are the whole test split: patients, those with outcome 1, those with outcome 0.
+
+    Args:
+        labels, who: outcome and patient of each stay, (n,).
+        masks: stays of each of R groups, (n,) each.
+        smallest, hide: as of `subgroups`.
+
+    Returns:
+        True = hidden, (R, 3).
+    """
+    counts = np.array([list(statistics.patient_counts(labels[mask], who[mask]).values()) for mask in masks])
+    return hide(counts, smallest, _sums(len(masks)))
+
+
+def _sums(groups: int) -> list[list[tuple[int, int]]]:
+    """A group is its two outcomes, and the groups are the whole test split, whose counts the report tells."""
+    return [*([(row, 0), (row, 1), (row, 2)] for row in range(groups)),
+            *([(row, column) for row in range(groups)] for column in range(3))]
 
 
 def _of_judged(found: Judged, stays: pl.DataFrame) -> pl.DataFrame:
@@ -86,16 +107,10 @@ def _rank(level: str) -> tuple[int, str]:
     return (names.index(level) if level in names else len(names) + (level == UNKNOWN), level)
 
 
-def _sums(levels: int) -> list[list[tuple[int, int]]]:
-    """A group is its two outcomes, and the groups are the whole test split, whose counts the report tells."""
-    return [*([(row, 0), (row, 1), (row, 2)] for row in range(levels)),
-            *([(row, column) for row in range(levels)] for column in range(3))]
-
-
 def _of_level(head: Mapping[str, Any], found: Judged, mask: np.ndarray, patients: np.ndarray, resamples: int, seed: int
               ) -> list[dict[str, Any]]:
     labels = found.labels[mask]
-    both = 0 < labels.sum() < labels.size
+    both = 0 < labels.sum() < labels.size and len(set(patients)) > 1
     drawn = statistics.resample(labels, resamples, seed, list(patients)) if both and not head["hidden"] else None
     return [{**head, "arm": arm, "reading": reading,
              **({} if head["hidden"] else _measures(labels, risks[mask], drawn))}

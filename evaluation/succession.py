@@ -44,7 +44,7 @@ def compare(old: pl.DataFrame, new: pl.DataFrame, patients: Mapping[str, str], c
         count: bootstrap resamples.
 
     Returns:
-        Columns of SCHEMA; no row where fewer than one common stay of each label is left.
+        Columns of SCHEMA; no row where fewer than one common stay of each label, or one patient alone, is left.
 
     Raises:
         ContractError, DataError: verdicts that `risks.judged` refuses.
@@ -52,9 +52,9 @@ def compare(old: pl.DataFrame, new: pl.DataFrame, patients: Mapping[str, str], c
     before, now = judged(old), judged(new)
     places = _common(before, now, patients)
     labels = now.labels[places[1]]
-    if not 0 < labels.sum() < labels.size:
-        return pl.DataFrame(schema=SCHEMA)
     people = [patients[now.stay_ids[place]] for place in places[1]]
+    if not 0 < labels.sum() < labels.size or len(set(people)) < 2:
+        return pl.DataFrame(schema=SCHEMA)
     drawn = statistics.resample(labels, count, seed, people)
     whole = statistics.Resamples(np.ones((1, labels.size), dtype=np.int32), 0)
     rows = []
@@ -83,7 +83,8 @@ def crown(rows: pl.DataFrame, key: Key, section: Champion) -> Verdict:
     """
     fits = rows.filter(pl.concat_list("arm", "reading", "measure") == [*key, section.measure])
     if not fits.height:
-        return Verdict(False, f"kept: {key[0]} was not judged on common test stays of both labels in both studies")
+        return Verdict(False, f"kept: {key[0]} was not judged on common test stays of both labels, of two patients "
+                              "at least, in both studies")
     row = fits.row(0, named=True)
     fewest = min(row["positives"], row["stays"] - row["positives"])
     if fewest < section.least:

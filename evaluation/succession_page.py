@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from evaluation import pages
+from evaluation import pages, wording
 
 HEADERS = ("Arm", "Risk", "Measure", "n", "Positive", "Before", "Now", "Difference [95 % interval]", "p")
 
@@ -74,7 +74,7 @@ def markdown(page: Page) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     gap = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]".replace("-", "−")
     return [row["arm"], row["reading"], row["measure"], str(row["stays"]), str(row["positives"]), f"{row['old']:.3f}",
-            f"{row['new']:.3f}", gap, f"{row['p']:.3f}"]
+            f"{row['new']:.3f}", gap, wording.p_value(row["p"])]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -21,6 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 SERIES = 8
+LONGEST = 40  # letters of a name in a picture
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 INK, GRID, HEAT = "#fd0001", "#fd0002", "#fd0003"
 _VARIABLES = {INK: "currentColor", GRID: "var(--grid)", HEAT: "var(--heat)",
@@ -78,6 +79,11 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
 def _literal(text: str) -> str:
     """Text escaped for HTML and for a replacement pattern."""
     return escape(text).replace("\\", "\\\\")
+
+
+def short(words: str) -> str:
+    """A name as it is written in a picture: a long one would squeeze the figure, so its end is left out."""
+    return words if len(words) <= LONGEST else f"{words[:LONGEST - 1]}…"
 
 
 def line(axes: Axes, number: int, across: np.ndarray, up: np.ndarray, label: str, steps: bool = False) -> None:

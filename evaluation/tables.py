@@ -26,8 +26,8 @@ _STATISTICS = ("point", "mean", "sd", "low", "high")
 _GAP = ("point", "low", "high", "p")
 COMPARED = ("auroc", "auprc")
 SCHEMA: dict[str, Any] = {
-    "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64, "seeds": pl.Int64,
-    "parse_rate": pl.Float64,
+    "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64,
+    **dict.fromkeys(statistics.PATIENTS, pl.Int64), "seeds": pl.Int64, "parse_rate": pl.Float64,
     "well_formed_rate": pl.Float64, "truncated": pl.Int64, "stated_instead": pl.Int64, "ece": pl.Float64,
     **{f"{name}_{what}": pl.Float64 for name in MEASURES for what in (*_STATISTICS, "seed_sd")},
     **{f"{name}_gap_{what}": pl.Float64 for name in COMPARED for what in (*_GAP, "p_holm")},
@@ -58,7 +58,8 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
         Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `seeds` counts the trainings,
         `seed_sd` is the spread over them (none for one); `stated_instead` counts answers of all trainings whose tokens
         did not tell the risk, so that the stated number stands in, `truncated` likewise; `gap_p_holm` is `gap_p`
-        corrected over the arms of the same reading, for each measure (Holm 1979).
+        corrected over the arms of the same reading, for each measure (Holm 1979). Where all stays are of one patient
+        there are no differences, and intervals are over resamples of stays.
 
     Raises:
         ContractError: the verdicts break their contract.
@@ -68,12 +69,13 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
     every = seeds.all_judged(trainings)
     parts, found = [arms_of(frame) for frame in trainings], every[0]
     drawn = drawn_of(found, max(bootstraps, interval_bootstraps), seed, patients)
+    people = statistics.patient_counts(found.labels, members_of(found, patients))
     measured = {key: _measured([one.risks[key] for one in every if key in one.risks], found.labels, drawn, seed)
                 for key in found.risks}
     rows = []
     for (arm, reading), values in measured.items():
-        other = counterpart((arm, reading), measured, reference)
-        rows.append({**_counts([part[arm] for part in parts if arm in part], arm, reading),
+        other = None if drawn.of_stays else counterpart((arm, reading), measured, reference)
+        rows.append({**_counts([part[arm] for part in parts if arm in part], arm, reading), **people,
                      **_spread(values, bootstraps, interval_bootstraps),
                      **_gaps(values, measured[other] if other else None, interval_bootstraps), **_beside(arm, paper),
                      "resamples": bootstraps, "interval_resamples": interval_bootstraps, "redrawn": drawn.redrawn})
@@ -81,9 +83,14 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
 
 
 def drawn_of(found: Judged, count: int, seed: int, patients: Mapping[str, str] | None) -> statistics.Resamples:
-    """The resamples of the judged stays' patients: the same for the same seed, whatever is measured on them."""
-    members = None if patients is None else [patients[stay] for stay in found.stay_ids]
-    return statistics.resample(found.labels, count, seed, members)
+    """The resamples of the judged stays' patients (`statistics.resample_all`): the same for the same seed, whatever is
+    measured on them."""
+    return statistics.resample_all(found.labels, count, seed, members_of(found, patients))
+
+
+def members_of(found: Judged, patients: Mapping[str, str] | None) -> list[str] | None:
+    """Patient of each judged stay; None: each is a patient of its own."""
+    return None if patients is None else [patients[stay] for stay in found.stay_ids]
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import polars as pl
 
 from contracts.frames import VERDICTS
 from evaluation import metrics, statistics, wording
-from evaluation.report import FEWEST
+from evaluation.report import too_few
 from evaluation.risks import MODEL, REFERENCE, STATED, readings_of, same_stays
 from evaluation.statistics import Measured
-from evaluation.svg import drawing, inline, series
+from evaluation.svg import drawing, inline, series, short
 
 Trained = Literal["source", "target", "nothing"]
 Reads = Literal["shared words", "own words", "shared features", "all features"]
@@ -28,7 +28,7 @@ HEADERS = ("Arm", "Trained on", "Reads", "Risk", "n", "Parsed", "AUROC", "AUPRC"
 _WHAT, _GAP = ("point", "low", "high"), ("point", "low", "high", "p")
 SCHEMA: dict[str, Any] = {
     "arm": pl.String, "trained": pl.String, "study": pl.String, "reads": pl.String, "reading": pl.String, "n": pl.Int64,
-    "positives": pl.Int64, "parse_rate": pl.Float64,
+    "positives": pl.Int64, **dict.fromkeys(statistics.PATIENTS, pl.Int64), "parse_rate": pl.Float64,
     **{f"{name}_{what}": pl.Float64 for name in MEASURED for what in _WHAT},
     **{f"{name}_{other}_{what}": pl.Float64 for other in COMPARISONS for name in MEASURED
        for what in (*_GAP, "p_holm")},
@@ -66,7 +66,8 @@ def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], boo
         rows in the order of the lines, columns `SCHEMA`: shares, not percent; `low` and `high` bound the 95 %
         percentile interval. `target`: minus the same arm and reading as the target has it (trained there, in its own
         words, of all features); `base`: a trained policy minus the untrained arm "decomposition" asked in the same
-        words; both paired, with p-values corrected over the lines of a reading (Holm 1979).
+        words; both paired, with p-values corrected over the lines of a reading (Holm 1979); neither is there where
+        all stays are of one patient, whose intervals are over resamples of stays.
 
     Raises:
         ContractError: the verdicts break their contract.
@@ -77,10 +78,12 @@ def results(verdicts: Mapping[Line, pl.DataFrame], studies: tuple[str, str], boo
                         for line, part in parts.items()])
     truth = first["label"].cast(pl.Int64).to_numpy()
     members = None if patients is None else [patients[stay] for stay in first["stay_id"]]
-    drawn = statistics.resample(truth, bootstraps, seed, members)
+    drawn = statistics.resample_all(truth, bootstraps, seed, members)
+    people = statistics.patient_counts(truth, members)
     found = {(line, reading): statistics.measured(MEASURED, truth, part[column].to_numpy(), drawn)
              for line, part in parts.items() for reading, column in readings_of(part).items()}
-    rows = [{**_head(parts[line], line, reading, studies), **_spread(values), **_gaps(line, reading, found),
+    rows = [{**_head(parts[line], line, reading, studies), **people, **_spread(values),
+             **_gaps(line, reading, {(line, reading): values} if drawn.of_stays else found),
              "resamples": bootstraps, "redrawn": drawn.redrawn} for (line, reading), values in found.items()]
     return _corrected(pl.DataFrame(rows, schema=SCHEMA))
 
@@ -100,12 +103,9 @@ def markdown(table: pl.DataFrame) -> str:
 
 
 def headline(table: pl.DataFrame) -> list[str]:
-    """A sentence for each line that was trained on the source, and before them a warning where stays are too few."""
-    stays, positives = int(table["n"][0]), int(table["positives"][0])
-    rarest = min(positives, stays - positives)
-    sentences = [] if rarest >= FEWEST else [
-        f"Only {rarest} of the {stays} test stays have the rarer outcome; at least {FEWEST} are needed. The figures "
-        "show that the experiment runs; they say nothing about how well an arm transfers."]
+    """A sentence for each line that was trained on the source, and before them a warning where patients are too few."""
+    sentences = too_few(table, "The figures show that the experiment runs; they say nothing about how well an arm "
+                               "transfers.")
     for row in table.filter((pl.col("trained") == "source") & (pl.col("reading") != STATED)).iter_rows(named=True):
         told = [f"minus {what} {wording.tested(row, name)}"
                 for what, name in (("trained there", "auroc_target"), ("untrained", "auroc_base"))
@@ -131,7 +131,8 @@ def picture(table: pl.DataFrame, name: str = "transfer") -> str:
             axes.set_xlim(-2, 102)
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(shown)), [_label(row) for row in shown], fontsize=8.5)
+        labels = [_label({**row, "arm": short(row["arm"]), "study": short(row["study"])}) for row in shown]
+        panels[0].set_yticks(range(len(shown)), labels, fontsize=8.5)
         panels[0].set_ylim(len(shown) - 0.4, -0.6)
         told = " ".join(f"{_label(row)}: AUROC {wording.percent(row, 'auroc')}, "
                         f"AUPRC {wording.percent(row, 'auprc')}." for row in shown)

@@ -16,6 +16,8 @@ from evaluation.risks import Key
 
 Grid = tuple[list[str], list[list[str]]]  # heads, rows
 NONE, HIDDEN = "–", "hidden"
+UNHIDDEN = ("Small counts are not hidden in decision curves, ROC curves and precision-recall curves: single patients "
+            "can be counted off their steps. They, and decision.csv, are for those who may see the cohort.")
 
 
 def differences(frame: pl.DataFrame) -> Grid:
@@ -24,7 +26,7 @@ def differences(frame: pl.DataFrame) -> Grid:
     lines: dict[Key, list[str]] = {}
     for row in frame.iter_rows(named=True):
         line = lines.setdefault((row["arm"], row["reading"]), [row["arm"], row["reading"]])
-        line += [signed(row), f"{row['p']:.3f}", f"{row['p_holm']:.3f}"]
+        line += [signed(row), p_value(row["p"]), p_value(row["p_holm"])]
     return heads, list(lines.values())
 
 
@@ -110,7 +112,18 @@ def tested(row: Mapping[str, Any], name: str) -> str:
     """`points`, and its p-values: columns NAME_p and NAME_p_holm."""
     if row[f"{name}_point"] is None:
         return NONE
-    return f"{points(row, name)}, p = {row[f'{name}_p']:.3f}, Holm {row[f'{name}_p_holm']:.3f}"
+    return f"{points(row, name)}, {p_is(row[f'{name}_p'])}, Holm {p_value(row[f'{name}_p_holm'])}"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three decimals; one below 0.001 is not 0, so it says that it is below."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def p_is(value: float) -> str:
+    """`p_value` in a sentence: "p = 0.042", "p < 0.001"."""
+    text = p_value(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def signed(row: Mapping[str, Any]) -> str:

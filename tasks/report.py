@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ehr.cohort import counts, read
 from ehr.small_cells import hidden
 from evaluation import paper_figures, tables, tripod
 from evaluation.appraisal import Appraisal, appraise
-from evaluation.gain import Gain, gain
+from evaluation.gain import Asked, Gain, gain
 from evaluation.radar import overlaps
 from evaluation.report import ReportBundle, headline, render_both
 from evaluation.report_markdown import markdown
@@ -30,7 +31,7 @@ from prompts.mentions import MentionFinder
 from tasks import report_parts
 from tasks.costs import costs_of
 from tasks.people import catalogue_of
-from tasks.report_inputs import retrained, seeds_of, validation_of, verdicts_of
+from tasks.report_inputs import asked_of, guides_of, retrained, seeds_of, validation_of, verdicts_of
 from tasks.stage import Made, Work, input_file, stage
 
 # The page without case studies and search tree: the only one that leaves the artifact, for MLflow.
@@ -48,23 +49,27 @@ def report(work: Work) -> Made:
     cohort = read(work.inputs["cohort"])
     people = dict(cohort.stays.select("stay_id", "patient_id").iter_rows())
     paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
-    table = tables.results(verdicts, config.evaluation.bootstraps, config.study.seed, patients=people, paper=paper,
-                           interval_bootstraps=config.evaluation.interval_bootstraps, retrained=again)
+    section = config.evaluation
+    measure = partial(tables.results, verdicts, section.bootstraps, config.study.seed, patients=people, paper=paper,
+                      interval_bootstraps=section.interval_bootstraps)
+    table = measure(retrained=again)
+    alone = measure() if again else table  # of each arm's first adapter: a card is about one
     found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
                      hidden, validation_of(work, cohort.stays))
-    explained, spent = _gain(work, verdicts, cohort.stays), costs_of(work)
+    asked = asked_of(work)
+    explained, spent = _gain(work, verdicts, asked, cohort.stays), costs_of(work)
     frames = {**found.frames(), **explained.frames(), "seeds": by_seed([verdicts, *again], seeds_of(work)),
               "cost": spent.arms, "cost_stages": spent.stages}
     _write_table(table, work.out)
     for name, frame in frames.items():
         frame.write_csv(work.out / f"{name}.csv")
-    bundle = replace(_bundle(work, table, verdicts, counts(cohort), found, explained), costs=spent)
+    bundle = replace(_bundle(work, table, verdicts, asked, counts(cohort), found, explained), costs=spent)
     known = facts(Known(config, table, counts(cohort), bundle.findings or (), cohort.meta["features"],
                         cohort.meta["catalogue"], bundle.arms, bundle.provenance, found.power,
-                        headline(table, bundle.reference), paper_figures.SOURCE if paper else None))
+                        found.calibration, headline(table, bundle.reference), paper_figures.SOURCE if paper else None))
     bundle = replace(bundle, checklists=checklists(known))
     (work.out / "tripod.md").write_text(tripod.markdown(bundle.checklists, config.study.name), encoding="utf-8")
-    report_parts.write_cards(config, bundle, known, work.out)
+    report_parts.write_cards(config, bundle, known, alone, work.out)
     for name, page in zip(("report.html", TO_SHARE), render_both(bundle), strict=True):
         (work.out / name).write_text(page, encoding="utf-8")
     (work.out / "report.md").write_text(markdown(bundle), encoding="utf-8")
@@ -73,12 +78,11 @@ def report(work: Work) -> Made:
                       *(f"{name}.csv" for name in frames)))
 
 
-def _gain(work: Work, verdicts: pl.DataFrame, stays: pl.DataFrame) -> Gain:
+def _gain(work: Work, verdicts: pl.DataFrame, asked: Sequence[Asked], stays: pl.DataFrame) -> Gain:
     """Where the gain comes from, with the rollouts of the study's own stage 2 if it ran."""
     rollouts = work.inputs["rl"] / "rollouts.parquet" if "rl" in work.inputs else None
-    return gain(verdicts, patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet"))), stays,
-                MentionFinder(catalogue_of(work)), work.config.evaluation, work.config.study.seed,
-                work.config.cohort.smallest_cell,
+    return gain(verdicts, asked, guides_of(work), stays, MentionFinder(catalogue_of(work)), work.config.evaluation,
+                work.config.study.seed, work.config.cohort.smallest_cell,
                 pl.read_parquet(rollouts) if rollouts is not None and rollouts.exists() else None)
 
 
@@ -101,8 +105,8 @@ def _metrics(table: pl.DataFrame) -> dict[str, float]:
     return values
 
 
-def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Mapping[str, Any],
-            found: Appraisal, explained: Gain) -> ReportBundle:
+def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, asked: Sequence[Asked],
+            counted: Mapping[str, Any], found: Appraisal, explained: Gain) -> ReportBundle:
     config = work.config
     patients = patients_of(pl.read_parquet(input_file(work, "patients", "patients.parquet")))
     mentions = MentionFinder(catalogue_of(work))
@@ -115,7 +119,7 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, counted: Ma
         rl_steps=_steps(work) if "rl" in work.inputs else None,
         readings=pl.read_parquet(input_file(work, "readings", "readings.parquet")),
         health=_json(input_file(work, "readings", "health.json")),
-        cases=report_parts.cases(config, verdicts, patients, mentions), quantiles=config.evaluation.cases,
+        cases=report_parts.cases(config, verdicts, asked, mentions), quantiles=config.evaluation.cases,
         tree=report_parts.tree(work, patients, mentions),
         overlap=overlaps(verdicts, {one.stay_id: one.expert_features for one in patients}, mentions),
         counts={**counted["splits"], "total": counted["total"]}, attrition=counted["attrition"],

@@ -1,4 +1,5 @@
-"""What the report reads of the arms: verdicts on test stays, of each training, and risks on validation stays.
+"""What the report reads of the arms: verdicts on test stays, of each training, what was asked for them, and risks on
+validation stays.
 
 Roles of the inputs: `verdicts.ARM` for the study's own training, `seed2.verdicts.ARM` for the second, and
 `validation.ARM` for an arm that was also asked for validation stays; with `FIRST` behind them, those of the first
@@ -10,20 +11,74 @@ from __future__ import annotations
 import polars as pl
 
 from contracts.errors import ContractError
+from contracts.patients import Patient, patients_of
 from evaluation.appraisal import Validation
 from evaluation.baselines import EXPERT
+from evaluation.expert_sets import Guides
+from evaluation.gain import Asked
 from evaluation.risks import FIRST, MODEL, judged
+from lineage.artifact import Artifact
 from tasks.stage import Work, input_file
 
 
 def verdicts_of(work: Work) -> pl.DataFrame:
     """Verdicts of policy arms, expert and simple models on the test stays, those of the first visit last."""
-    arms = [f"verdicts.{arm}" for arm in work.config.evaluation.arms]
-    first = [role for role in (f"{arm}{FIRST}" for arm in arms) if role in work.inputs]
     frame = pl.concat([pl.read_parquet(input_file(work, role, "verdicts.parquet"))
-                       for role in [*arms, *first, "baselines"]])
+                       for role in [*_roles(work).values(), "baselines"]])
     early = pl.col("arm").str.ends_with(FIRST)
     return pl.concat([frame.filter(~early), frame.filter(early)])
+
+
+def _roles(work: Work) -> dict[str, str]:
+    """Each policy arm of the first training with the role of its verdicts, those of the first visit last."""
+    arms = work.config.evaluation.arms
+    first = [f"{arm}{FIRST}" for arm in arms if f"verdicts.{arm}{FIRST}" in work.inputs]
+    return {arm: f"verdicts.{arm}" for arm in (*arms, *first)}
+
+
+def asked_of(work: Work) -> list[Asked]:
+    """For each distinct prompt the arms that were asked with it, and the patients as it shows them.
+
+    An arm of the first visit, or with settings of its own for its prompts, was asked with other patients than the
+    study's: its verdicts' manifest says with which.
+
+    Raises:
+        ArtifactError: such an artifact is no longer in the workspace.
+    """
+    store, arms, given = work.session.store, dict[str, list[str]](), dict[str, Artifact]()
+    for arm, role in _roles(work).items():
+        patients = Artifact.from_json(store.manifest(work.artifacts[role])["inputs"]["patients"])
+        given.setdefault(patients.sha256, patients)
+        arms.setdefault(patients.sha256, []).append(arm)
+    return [Asked(arms[digest], _shown_by(work, patients)) for digest, patients in given.items()]
+
+
+def _shown_by(work: Work, artifact: Artifact) -> list[Patient]:
+    """The patients of an artifact; where it holds no training stays (first visits), those of what it was made from
+    besides."""
+    own = work.artifacts["patients"]
+    folder = work.inputs["patients"] if artifact.sha256 == own.sha256 else work.session.store.folder(artifact)
+    patients = patients_of(pl.read_parquet(folder / "patients.parquet"))
+    if any(one.split == "train" for one in patients):
+        return patients
+    before = Artifact.from_json(work.session.store.manifest(artifact)["inputs"]["patients"])
+    return [*patients, *(one for one in _shown_by(work, before) if one.split == "train")]
+
+
+def guides_of(work: Work) -> Guides:
+    """The experts whose features the study's prompts count: its own, and the further guides that its patients were made
+    with.
+
+    Raises:
+        ArtifactError: readings of a further guide are no longer in the workspace.
+    """
+    section, store = work.config.prompts, work.session.store
+    frames = [pl.read_parquet(input_file(work, "readings", "readings.parquet"))]
+    if section.guides:
+        made_of = store.manifest(work.artifacts["patients"])["inputs"]
+        frames += [pl.read_parquet(store.folder(Artifact.from_json(made_of[role])) / "readings.parquet")
+                   for role in sorted(made_of) if role.startswith("readings.")]
+    return Guides(frames, section.expert_features, section.guide_rule)
 
 
 def retrained(work: Work) -> list[pl.DataFrame]:

@@ -14,8 +14,9 @@ from configs.schema import Config
 from contracts.patients import Patient
 from evaluation import case_study, descent, search_tree, tables
 from evaluation.case_study import CaseStudy, study_cases
+from evaluation.gain import Asked
 from evaluation.model_card import card
-from evaluation.report import ReportBundle, trails
+from evaluation.report import ReportBundle
 from evaluation.risks import FIRST, REFERENCE
 from evaluation.search_tree import SearchTree
 from evaluation.study_facts import Facts, hub_name
@@ -49,19 +50,21 @@ def arms(config: Config) -> list[tuple[str, str, str]]:
 
 
 def case_arms(config: Config) -> list[str]:
-    """Arms of the case studies: the method's (or the last), the reference, others of the same patients."""
+    """Arms of the case studies: the method's (or the last), the reference, others of the same patients; where every arm
+    has prompts of its own, the last alone."""
     shared = [name for name in config.evaluation.arms if not config.arms[name].prepare]
     shared = shared or list(config.evaluation.arms[-1:])
     first = tables.METHOD if tables.METHOD in shared else shared[-1]
     return [name for name in dict.fromkeys([first, REFERENCE, *reversed(shared)]) if name in shared][:SIDE_BY_SIDE]
 
 
-def cases(config: Config, verdicts: pl.DataFrame, patients: Sequence[Patient], mentions: MentionFinder
+def cases(config: Config, verdicts: pl.DataFrame, asked: Sequence[Asked], mentions: MentionFinder
           ) -> tuple[CaseStudy, ...]:
-    """The case studies at the quantiles that the settings name."""
+    """The case studies at the quantiles that the settings name, with the prompts that the first arm was asked with."""
     shown = case_arms(config)
+    patients = next((one.patients for one in asked if shown[0] in one.arms), ())
     return study_cases(verdicts, shown, config.arms[shown[0]].style, patients, mentions, config.cohort.outcome,
-                       config.prompts.expert_features, config.evaluation.cases)
+                       for_arm(config, shown[0])[1].prompts.expert_features, config.evaluation.cases)
 
 
 def tree(work: Work, patients: Sequence[Patient], mentions: MentionFinder) -> SearchTree | None:
@@ -84,15 +87,23 @@ def links(work: Work) -> tuple[descent.Link, ...]:
     return descent.links(chains(work.session.store, work.artifacts), git_commit(), work.run_id)
 
 
-def write_cards(config: Config, bundle: ReportBundle, known: Facts, out: Path) -> None:
-    """cards/ARM/README.md for each arm that an adapter answers."""
-    ways = trails(bundle)
+def write_cards(config: Config, bundle: ReportBundle, known: Facts, table: pl.DataFrame, out: Path) -> None:
+    """cards/ARM/README.md for each arm that an adapter answers, about that of the study's own training.
+
+    Args:
+        table: of the verdicts of these adapters alone.
+    """
+    seeds = dict(bundle.table.select("arm", "seeds").iter_rows())
+    found = descent.condensed(bundle.provenance)
+    ways = {arm: descent.behind(found, held[0].id) for arm, held in descent.origins(found, table).items()}
     for name, _, how in bundle.arms:
         if name not in config.arms or config.arms[name].adapter == "none":
             continue  # an arm asked again with the first visit alone is no adapter of its own
         folder = out / "cards" / name
         folder.mkdir(parents=True)
-        text = card(name, how, config.study.name, hub_name(config.policy.model), config.cohort.source, bundle.table,
+        if seeds[name] > 1:
+            how = f"{how}; the first of {seeds[name]} trainings, whose own figures stand below"
+        text = card(name, how, config.study.name, hub_name(config.policy.model), config.cohort.source, table,
                     known, _training(config, name), ways.get(name, []))
         (folder / "README.md").write_text(text, encoding="utf-8")
 

@@ -7,6 +7,7 @@ from ehr.small_cells import hidden
 from evaluation import appraisal, calibration, decision, recalibration, risks, tables
 from evaluation.appraisal import Appraisal, appraise
 from evaluation.baselines import judge_expert
+from evaluation.verdicts import SCHEMA as VERDICT_ROWS
 from support.judged import POLICY_ARMS, readings_of, stays_of, verdicts_of
 
 SECTION = Evaluation(interval_bootstraps=60)
@@ -106,3 +107,27 @@ def test_without_the_reference_there_are_no_differences_and_no_power() -> None:
     found = _appraised(stays_of(120), arms=("stage1",))[2]
     assert not found.differences.height and not found.power.height
     assert found.differences.schema == pl.Schema(appraisal.DIFFERENCES)
+
+
+def _bins(labels: np.ndarray, values: np.ndarray, patients: list[str]) -> pl.DataFrame:
+    """The uniform reliability bins that are handed out."""
+    stays = pl.DataFrame({"stay_id": [f"s{number:03d}" for number in range(labels.size)], "patient_id": patients,
+                          "age": [60.0] * labels.size, "sex": ["male"] * labels.size})
+    verdicts = pl.DataFrame([{"arm": "expert", "stay_id": stay, "label": int(label), "text": "", "parsed": True,
+                              "probability": float(value), "token_probability": float(value), "features": [],
+                              "prompt_tokens": 0, "completion_tokens": 0, "well_formed": True, "truncated": False,
+                              "reading": "model"} for stay, label, value in zip(stays["stay_id"], labels, values,
+                                                                                strict=True)], schema=VERDICT_ROWS)
+    table = tables.results(verdicts, 5, 1, interval_bootstraps=20)
+    found = appraise(verdicts, table, stays, SECTION, 1, 5, hidden)
+    return found.reliability.filter(pl.col("bins") == "uniform")
+
+
+def test_a_bin_that_tells_of_few_patients_with_one_outcome_is_left_out() -> None:
+    labels, values = np.r_[np.zeros(60, int), np.ones(60, int)], np.repeat([0.15, 0.45, 0.85], 40)
+    each = [f"p{number}" for number in range(120)]
+    assert _bins(labels, values, each)["n"].to_list() == [40, 40, 40]
+    labels[0] = 1  # one death in a bin of forty stays
+    assert _bins(labels, values, each)["bin"].to_list() == [8]
+    labels[0] = 0
+    assert _bins(labels, values, ["q"] * 40 + each[40:])["n"].to_list() == [40]  # and forty stays of one patient

@@ -5,9 +5,10 @@ import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
+from sklearn.linear_model import LogisticRegression
 
 from contracts.errors import DataError
-from evaluation import calibration, statistics
+from evaluation import calibration, recalibration, statistics
 
 STRATEGIES = ("uniform", "quantile")
 
@@ -120,3 +121,39 @@ def test_what_cannot_be_calibrated_is_refused(labels: list[int], risks: list[flo
 
 def test_the_curve_keeps_its_columns() -> None:
     assert calibration.reliability([0, 1], [0.2, 0.8]).schema == pl.Schema(calibration.SCHEMA)
+
+
+def _nearly_equal(seed: int, core: float) -> tuple[np.ndarray, np.ndarray]:
+    """Risks that are nearly all the same, but for one far away."""
+    draw = np.random.default_rng(seed)
+    risks = np.clip(0.5 + core * draw.standard_normal(200), 0.0, 1.0)
+    risks[0] = draw.choice([0.0, 0.05, 0.95, 1.0])
+    return (draw.random(200) < np.clip(0.5 + (risks - 0.5) / core * 0.2, 0.05, 0.95)).astype(int), risks
+
+
+@pytest.mark.parametrize("core", [1e-3, 0.05])
+def test_a_slope_is_found_wherever_there_is_one_and_is_that_of_scikit_learn(core: float) -> None:
+    for seed in range(20):
+        labels, risks = _nearly_equal(seed, core)
+        scores = calibration.logit(risks)
+        found = calibration.logistic(scores, labels, np.ones((1, 200)))[0]
+        middle, spread = scores.mean(), scores.std()
+        fit = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit((scores[:, None] - middle) / spread, labels)
+        assert found[1] * spread == pytest.approx(fit.coef_[0, 0], rel=1e-3, abs=1e-3)
+        assert calibration.slope(labels, risks) == found[1]
+
+
+def test_platts_map_is_no_constant_where_few_risks_lie_far_from_the_others() -> None:
+    for seed in range(20):
+        labels, risks = _nearly_equal(seed, 1e-3)
+        mapped = recalibration.platt(labels, risks)(np.array([0.499, 0.501]))
+        assert mapped[0] != mapped[1]
+
+
+@given(seed=st.integers(0, 10_000), size=st.integers(4, 60), wide=st.sampled_from([0.01, 1.0, 5.0]))
+@settings(max_examples=40, deadline=None)
+def test_labels_parted_by_a_threshold_never_have_a_slope(seed: int, size: int, wide: float) -> None:
+    draw = np.random.default_rng(seed)
+    scores, labels = np.sort(draw.normal(size=size)) * wide, (np.arange(size) >= draw.integers(1, size)).astype(int)
+    for truth in (labels, 1 - labels):
+        assert np.isnan(calibration.logistic(scores, truth, np.ones((1, size)))).all()

@@ -47,7 +47,8 @@ def test_two_files_of_one_name_that_differ_are_two_links() -> None:
 
 def test_each_arm_leads_back_to_the_files_and_to_nothing_else() -> None:
     origins = descent.origins(LINKS, TABLE)
-    assert {arm: one.id for arm, one in origins.items()} == {"stage1": "verdicts-1", "expert": "baselines-1"}
+    assert {arm: [one.id for one in held] for arm, held in origins.items()} == {
+        "stage1": ["verdicts-1"], "expert": ["baselines-1"]}
     assert [one.id for one in descent.behind(LINKS, "baselines-1")] == ["labs.csv", "stays.csv", "cohort-1",
                                                                        "baselines-1"]
     assert {"weights", "sft-1", "labs.csv"} <= {one.id for one in descent.behind(LINKS, "verdicts-1")}
@@ -82,3 +83,32 @@ def test_mermaid_names_every_link_and_arrow() -> None:
     assert text.startswith("```mermaid\nflowchart LR") and text.endswith("```")
     assert text.count("-->") == sum(map(len, descent.essential(LINKS).values()))
     assert '["verdicts: stage1<br>080808080808"]' in text
+
+
+def _several() -> tuple[descent.Link, ...]:
+    """Links of a study of three trainings, with validation verdicts and those of the first visit."""
+    trained = {number: {**_chain("sft", patients=PATIENTS, base=BASE), "id": f"sft-{number}"} for number in (1, 2, 3)}
+    asked = {number: {**_chain("verdicts", patients=PATIENTS, adapter=one), "id": f"verdicts-{number}"}
+             for number, one in trained.items()}
+    others = {role: {**_chain("verdicts", patients=PATIENTS, adapter=trained[1]), "id": role[:5]}
+              for role in ("validation.stage1", "first visit")}
+    return descent.links({"seed3.verdicts.stage1": asked[3], "verdicts.stage1": asked[1],
+                          "seed2.verdicts.stage1": asked[2], "validation.stage1": others["validation.stage1"],
+                          "verdicts.stage1, first visit": others["first visit"], "baselines": BASELINES},
+                         "e" * 40, "r")
+
+
+def test_an_arm_of_several_trainings_rests_on_all_of_them_the_studys_own_first() -> None:
+    found = _several()
+    origins = descent.origins(found, TABLE)
+    assert [one.id for one in origins["stage1"]] == ["verdicts-1", "verdicts-2", "verdicts-3"]
+    behind = {one.id for one in descent.behind(found, *(one.id for one in origins["stage1"]))}
+    assert behind >= {"sft-1", "sft-2", "sft-3", "labs.csv"} and not behind & {"valid", "first", "baselines-1"}
+    assert {one.id for one in descent.behind(found, "verdicts-2")} & {"sft-1", "sft-3"} == set()
+
+
+def test_an_adapter_is_named_once_by_its_arm_whoever_asked_it() -> None:
+    known = {one.id: one for one in _several()}
+    assert [known[f"sft-{number}"].names for number in (1, 2, 3)] == [("adapter.stage1",)] * 3
+    text = descent.mermaid(_several())
+    assert '"verdicts: stage1, seed 2<br>' in text and '"verdicts: stage1, first visit<br>' in text

@@ -1,4 +1,6 @@
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -9,6 +11,7 @@ from contracts.errors import ContractError
 from contracts.patients import Patient
 from evaluation import faithfulness as module
 from evaluation.baselines import judge_expert
+from evaluation.expert_sets import Guides, sets
 from evaluation.faithfulness import (
     EVEN,
     FREQUENT,
@@ -21,11 +24,10 @@ from evaluation.faithfulness import (
     jaccard,
     named_by,
     overlap_and_score,
-    sets,
 )
 from evaluation.statistics import resample
 from rewards.attention import attention_reward
-from support.judged import Finder, readings_of, stays_of, verdicts_of
+from support.judged import Finder, readings_of, readings_ranking, stays_of, verdicts_of
 
 NAMES = tuple("ABCDEFGHIJKL")
 
@@ -37,14 +39,19 @@ def _patients(count: int = 90, seed: int = 0, train: int = 60) -> list[Patient]:
                     ("A", "B", str(draw.choice(list(NAMES[2:]))))) for number in range(count + train)]
 
 
+def _guides(patients: Sequence[Patient], count: int) -> Guides:
+    """Ranks C_exp first, then what else the prompt shows."""
+    return Guides([readings_ranking({one.stay_id: (*one.expert_features, *one.shown) for one in patients})], count)
+
+
 def _found(patients: list[Patient], named: dict[str, list[tuple[str, ...]]]) -> Expected:
     judged = [one.stay_id for one in patients if one.split == "test"]
-    return expected(judged, patients, {stay: stay for stay in judged}, named)
+    return expected(judged, patients, {stay: stay for stay in judged}, named, _guides(patients, 3))
 
 
 def _rows(named: dict[str, list[tuple[str, ...]]], patients: list[Patient], seed: int = 1) -> dict[str, dict]:
     labels = [one.label for one in patients if one.split == "test"]
-    frame = faithfulness(named, _found(patients, named), resample(labels, 300, 1), seed)
+    frame = faithfulness(named, [(list(named), _found(patients, named))], resample(labels, 300, 1), seed)
     assert frame.schema == pl.Schema(module.SCHEMA)
     return {f"{row['arm']} {row['control']}": row for row in frame.iter_rows(named=True)}
 
@@ -81,7 +88,7 @@ def test_an_arm_that_names_nothing_has_no_overlap(rows: dict[str, dict]) -> None
 def test_the_controls_are_what_their_chances_say() -> None:
     patients = _patients(40)
     found = _found(patients, {})
-    draws = {name: np.stack(list(made)) for name, made in controls(found, 400, 3).items()}
+    draws = {name: np.stack([other for _, other in made]) for name, made in controls(found, 400, 3).items()}
     size = found.own.sum(axis=1)
     for name in (FREQUENT, EVEN):
         assert (draws[name].sum(axis=2) == size).all()
@@ -107,18 +114,85 @@ def test_stays_of_one_patient_are_never_swapped_with_each_other() -> None:
     patients = [Patient(f"s{number}", "test", number % 2, "", ("A", "B", "C"), (name,))
                 for number, name in enumerate("AABBC")]
     found = expected([one.stay_id for one in patients], patients, dict(zip(
-        (one.stay_id for one in patients), ("p1", "p1", "p2", "p2", "p3"), strict=True)), {})
-    for draw in controls(found, 50, 0)[SWAPPED]:
-        assert not (draw & found.own).any() and (draw.sum(axis=1) == 1).all()
-    alone = expected(["s0", "s1"], patients, {"s0": "p", "s1": "p"}, {})
+        (one.stay_id for one in patients), ("p1", "p1", "p2", "p2", "p3"), strict=True)), {}, _guides(patients, 1))
+    for own, draw in controls(found, 50, 0)[SWAPPED]:
+        assert not (draw & found.own).any() and (draw.sum(axis=1) == 1).all() and (own == found.own).all()
+    alone = expected(["s0", "s1"], patients, {"s0": "p", "s1": "p"}, {}, _guides(patients, 1))
     assert set(controls(alone, 5, 0)) == {FREQUENT, EVEN}
 
 
-def test_a_swapped_feature_that_the_prompt_does_not_show_does_not_count() -> None:
-    patients = [Patient("s0", "test", 0, "", ("A", "B"), ("A",)), Patient("s1", "test", 1, "", ("B", "C"), ("C", "B"))]
-    found = expected(["s0", "s1"], patients, {"s0": "p0", "s1": "p1"}, {})
-    draw = next(controls(found, 1, 0)[SWAPPED])
-    assert [found.names[place] for place in np.flatnonzero(draw[0])] == ["B"] and not draw[1].any()
+def test_what_only_one_of_two_prompts_shows_counts_for_neither_patient_and_both_rankings_fill_up() -> None:
+    patients = [Patient("s0", "test", 0, "", ("A", "B", "D"), ("A", "D")),
+                Patient("s1", "test", 1, "", ("B", "C", "D"), ("C", "B"))]
+    found = expected(["s0", "s1"], patients, {"s0": "p0", "s1": "p1"}, {}, Guides([readings_ranking(
+        {"s0": ("A", "D", "C", "B"), "s1": ("C", "A", "B", "D")})], 1))
+    pair = next(controls(found, 1, 0)[SWAPPED])
+    assert [[found.names[place] for place in np.flatnonzero(row)] for side in pair for row in side] == [
+        ["D"], ["B"], ["B"], ["D"]]  # A and C are shown to one of them alone
+
+
+def _apart(seed: int, follows: bool, all_shown: bool, count: int = 150, share: float = 0.8) -> tuple[dict, Expected]:
+    """Of 14 features most were measured, one or the other at random, and only these are shown, or all. The expert likes
+    some better in everybody, and some better in one patient; an arm names the former alone, or it follows the patient
+    somewhat, always of what was measured."""
+    draw = np.random.default_rng(seed)
+    names = [f"f{number:02d}" for number in range(14)]
+    measured = np.array(draw.random((count, 14)) < share) | (np.arange(14) == 0)
+    shown = measured | all_shown
+    keys = np.linspace(2, -2, 14) + draw.gumbel(size=(count, 14))
+    choice = (keys if follows else np.linspace(2, -2, 14)) + draw.gumbel(size=(count, 14))
+
+    def of(row: int, values: np.ndarray, seen: np.ndarray) -> tuple[str, ...]:
+        return tuple(names[place] for place in np.argsort(-values[row]) if seen[row, place])
+
+    patients = [Patient(f"s{row:03d}", "test", row % 2, "", of(row, keys, shown), of(row, keys, measured)[:5])
+                for row in range(count)]
+    named = {"arm": [of(row, choice, measured)[:5] for row in range(count)]}
+    guides = Guides([readings_ranking({f"s{row:03d}": of(row, keys, measured) for row in range(count)})], 5)
+    stays = [one.stay_id for one in patients]
+    return named, expected(stays, patients, {stay: stay for stay in stays}, named, guides)
+
+
+def _swapped_row(seed: int, follows: bool, all_shown: bool) -> dict:
+    named, found = _apart(seed, follows, all_shown)
+    frame = faithfulness(named, [(["arm"], found)], resample(np.arange(150) % 2, 60, 1), seed)
+    return frame.filter(control=SWAPPED).row(0, named=True)
+
+
+@pytest.mark.parametrize("all_shown", [False, True])
+def test_an_arm_that_follows_nobody_is_not_called_faithful_where_patients_have_different_features(all_shown: bool
+                                                                                                 ) -> None:
+    rows = [_swapped_row(seed, follows=False, all_shown=all_shown) for seed in range(8)]
+    assert abs(np.mean([row["difference"] for row in rows])) < 0.01
+    assert sum(row["low"] > 0 and row["p"] < 0.05 for row in rows) <= 1
+
+
+@pytest.mark.parametrize("all_shown", [False, True])
+def test_an_arm_that_follows_the_patient_is_seen_to_where_patients_have_different_features(all_shown: bool) -> None:
+    row = _swapped_row(0, follows=True, all_shown=all_shown)
+    assert row["difference"] > 0.1 and row["low"] > 0.05 and row["p"] == pytest.approx(1 / 61)
+
+
+def test_arms_with_other_prompts_are_held_against_what_these_show_and_corrected_together() -> None:
+    patients = _patients(60)
+    judged = [one for one in patients if one.split == "test"]
+    half = [replace(one, shown=NAMES[:6], expert_features=()) for one in patients]
+    draw = np.random.default_rng(3)
+    named = {"whole": [one.expert_features for one in judged], "half": [tuple(
+        str(name) for name in draw.choice(NAMES[:6], 3, replace=False)) for _ in judged]}
+    stays, guides = [one.stay_id for one in judged], _guides(patients, 3)
+    same = {stay: stay for stay in stays}
+    own, less = (expected(stays, given, same, {}, guides) for given in (patients, half))
+    labels, rows = [one.label for one in judged], {}
+    for name, other in (("own prompts", less), ("the study's prompts", own)):
+        frame = faithfulness(named, [(["whole"], own), (["half"], other)], resample(labels, 200, 1), 1)
+        assert frame["arm"].unique(maintain_order=True).to_list() == ["whole", "half"]
+        rows[name] = frame.filter(arm="half", control=EVEN).row(0, named=True)
+        assert frame.filter(arm="whole", control=EVEN)["p_holm"][0] == pytest.approx(2 / 201)
+    assert less.own.sum(axis=1).tolist() == [3] * 60 and less.own.sum() == (less.own & less.shown).sum()
+    # named at random among the six that it could see: that is no more than "even", unless twelve are drawn from
+    assert abs(rows["own prompts"]["difference"]) < 0.05 < rows["the study's prompts"]["difference"]
+    assert rows["own prompts"]["p"] > 0.05
 
 
 def test_every_derangement_is_equally_likely() -> None:
@@ -144,7 +218,7 @@ def test_features_are_read_as_the_catalogue_spells_them_and_models_name_none() -
 
 def test_a_judged_stay_without_a_patient_is_refused() -> None:
     with pytest.raises(ContractError, match="1 of 2 judged stays are not among"):
-        expected(["s060", "nobody"], _patients(2), {"s060": "p", "nobody": "q"}, {})
+        expected(["s060", "nobody"], _patients(2), {"s060": "p", "nobody": "q"}, {}, _guides(_patients(2), 3))
 
 
 def _overlapping(better: float, count: int = 400, unread: float = 0.0) -> tuple[pl.DataFrame, dict, Expected]:
@@ -162,14 +236,18 @@ def _overlapping(better: float, count: int = 400, unread: float = 0.0) -> tuple[
                         zip(hit & read, read, strict=True)]}
     patients = [Patient(stay, "test", 0, "", ("A", "B"), ("A",)) for stay in frame["stay_id"]]
     return frame, named, expected(frame["stay_id"].to_list(), patients, {one.stay_id: one.stay_id for one in patients},
-                                  named)
+                                  named, _guides(patients, 1))
+
+
+def _scored(frame: pl.DataFrame, named: dict, found: Expected, count: int) -> pl.DataFrame:
+    return overlap_and_score(frame, named, [(["stage1"], found)], resample(frame["label"].to_numpy(), count, 1))
 
 
 @pytest.mark.parametrize(("better", "low", "high"), [(0.1, 0.2, 0.6), (0.0, -0.15, 0.15), (-0.1, -0.6, -0.2)])
 def test_larger_overlap_goes_with_better_prediction_where_it_was_made_so(better: float, low: float, high: float
                                                                         ) -> None:
     frame, named, found = _overlapping(better)
-    table = overlap_and_score(frame, named, found, resample(frame["label"].to_numpy(), 200, 1))
+    table = _scored(frame, named, found, 200)
     assert table.schema == pl.Schema(module.OVERLAP) and table["reading"].to_list() == ["stated", "tokens"]
     row = table.row(0, named=True)
     assert low < row["low"] <= row["rho"] <= row["high"] < high
@@ -178,13 +256,13 @@ def test_larger_overlap_goes_with_better_prediction_where_it_was_made_so(better:
 
 def test_unreadable_answers_alone_make_no_correlation_once_they_are_taken_into_account() -> None:
     frame, named, found = _overlapping(0.0, unread=0.4)
-    row = overlap_and_score(frame, named, found, resample(frame["label"].to_numpy(), 200, 1)).row(0, named=True)
+    row = _scored(frame, named, found, 200).row(0, named=True)
     assert row["low"] > 0.1 and row["low_parsed"] < 0 < row["high_parsed"]
 
 
 def test_log_score_and_absolute_error_give_the_same_correlation_backwards() -> None:
     frame, named, found = _overlapping(0.1)
-    table = overlap_and_score(frame, named, found, resample(frame["label"].to_numpy(), 20, 1))
+    table = _scored(frame, named, found, 20)
     one = frame.filter(pl.col("label") == 1)
     rows = np.flatnonzero(frame["label"].to_numpy() == 1)
     overlap = jaccard(sets(named["stage1"], found.names), found.own)[rows]
@@ -195,6 +273,5 @@ def test_log_score_and_absolute_error_give_the_same_correlation_backwards() -> N
 
 def test_an_arm_without_any_overlap_has_no_correlation() -> None:
     frame, named, found = _overlapping(0.0)
-    assert overlap_and_score(frame, {"stage1": [("B",)] * frame.height}, found,
-                             resample(frame["label"].to_numpy(), 20, 1)).height == 0
-    assert overlap_and_score(frame, {}, found, resample(frame["label"].to_numpy(), 20, 1)).is_empty() and named
+    assert _scored(frame, {"stage1": [("B",)] * frame.height}, found, 20).height == 0
+    assert _scored(frame, {}, found, 20).is_empty() and named

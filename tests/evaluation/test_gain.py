@@ -1,20 +1,25 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from configs.schema import Evaluation
+from contracts.errors import ContractError
 from contracts.features import catalogue
 from contracts.patients import Patient
 from evaluation import gain_wording
 from evaluation.baselines import judge_expert
+from evaluation.expert_sets import Guides
 from evaluation.faithfulness import OVERLAP
 from evaluation.faithfulness import SCHEMA as FAITHFULNESS
-from evaluation.gain import Gain, gain
+from evaluation.gain import Asked, Gain, gain
 from evaluation.gain_plots import entropy_and_uncertainty
 from evaluation.token_entropy import TOKENS
 from evaluation.uncertainty import CURVE
 from evaluation.uncertainty import SCHEMA as UNCERTAINTY
 from prompts.mentions import MentionFinder
-from support.judged import readings_of, stays_of, verdicts_of
+from support.judged import readings_of, readings_ranking, stays_of, verdicts_of
 
 FINDER = MentionFinder(catalogue("mimic_iv"))
 SECTION = Evaluation(interval_bootstraps=60)
@@ -46,7 +51,21 @@ def made() -> Gain:
                           _verdicts(stays, "stage1+2", faithful=True), verdicts_of("vanilla", stays, 0.4).with_columns(
                               features=pl.lit([], dtype=pl.List(pl.String))),
                           judge_expert(readings_of(stays), stays)])
-    return gain(verdicts, patients, stays, FINDER, SECTION, 1, 5)
+    arms = ("decomposition", "stage1+2", "vanilla")
+    return gain(verdicts, [Asked(arms, patients)], _guides(patients), stays, FINDER, SECTION, 1, 5)
+
+
+def _guides(patients: Sequence[Patient]) -> Guides:
+    return Guides([readings_ranking({one.stay_id: (*one.expert_features, *one.shown) for one in patients})], 2)
+
+
+def test_an_arm_whose_prompts_nobody_knows_is_refused() -> None:
+    stays = stays_of(60)
+    patients = [Patient(stay, "test", 0, "", tuple(NAMES), ()) for stay in stays["stay_id"]]
+    verdicts = _verdicts(stays, "vanilla", faithful=True)
+    for arms in (["think"], ["vanilla", "vanilla"]):
+        with pytest.raises(ContractError, match="the prompts of vanilla are not known"):
+            gain(verdicts, [Asked(arms, patients)], _guides(patients), stays, FINDER, SECTION, 1, 5)
 
 
 def test_the_frames_keep_their_columns_and_name_no_stay(made: Gain) -> None:
@@ -71,7 +90,14 @@ def test_the_first_sentence_says_whether_the_patient_is_followed(made: Gain, arm
     assert len(sentences) == 2 and words in sentences[0] and sentences[0].startswith(arm)
     row = made.faithfulness.filter(arm=arm, control="swapped").row(0, named=True)
     assert f"{row['overlap']:.2f} (Jaccard)" in sentences[0] and f"{row['p_holm']:.3f}" in sentences[0]
+    assert "both among what the two have in common" in sentences[0]
     assert "risk read as tokens" in sentences[1]
+
+
+def test_a_p_value_near_nothing_is_said_to_be_below_where_the_gain_is_told(made: Gain) -> None:
+    small = replace(made, faithfulness=made.faithfulness.with_columns(p=pl.lit(0.0002), p_holm=pl.lit(0.0006)))
+    assert "p after Holm's correction < 0.001: " in gain_wording.meaning(small, "stage1+2")[0]
+    assert gain_wording.faithfulness(small.faithfulness)[1][0][-2:] == ["< 0.001", "< 0.001"]
 
 
 def test_no_sentence_where_nothing_is_named(made: Gain) -> None:

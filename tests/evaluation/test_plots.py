@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from contracts.errors import DataError
-from evaluation import plots
+from evaluation import clinical_plots, plots
+from evaluation.appraisal import DIFFERENCES
 from support.judged import FEATURES, readings_of, stays_of
 
 LABELS = np.array([0, 1, 0, 1, 1, 0])
@@ -61,3 +62,17 @@ def test_the_heat_map_has_a_row_a_token_and_no_identifiers() -> None:
     assert all(name in words for name in FEATURES) and "outcome 1" in words
     assert "s003" not in svg
     assert 12 < svg.count("var(--heat)") <= 36
+
+
+def test_names_of_hundreds_of_letters_do_not_squeeze_a_picture(recwarn: pytest.WarningsRecorder) -> None:
+    long = "l" * 300
+    stays = stays_of(12)
+    readings = readings_of(stays).with_columns(feature=pl.col("feature") + long)
+    rows = [{"arm": long, "reading": "tokens", "measure": measure, "reference": "b", "difference": 0.1, "low": 0.0,
+             "high": 0.2, "p": 0.1, "p_holm": 0.1} for measure in ("auroc", "auprc")]
+    forest = clinical_plots.forest(pl.DataFrame(rows, schema=DIFFERENCES))
+    for svg in (plots.attention(readings, stays["stay_id"].to_list(), readings["feature"].unique().to_list(), [0] * 12),
+                plots.roc({long: CURVES["flat"]}), plots.precision_recall({long: CURVES["flat"]}), forest):
+        words = "".join(ElementTree.fromstring(str(svg)).itertext())
+        assert "…" in words and long in words  # the picture's description tells the whole name
+    assert [str(one.message) for one in recwarn] == []

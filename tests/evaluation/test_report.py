@@ -17,11 +17,13 @@ from evaluation.appraisal import appraise
 from evaluation.baselines import judge_expert
 from evaluation.case_study import Answer, CaseStudy, Segment
 from evaluation.descent import PAGE, Link
-from evaluation.gain import gain
+from evaluation.expert_sets import Guides
+from evaluation.gain import Asked, gain
 from evaluation.report import FEWEST, ReportBundle, flat, headline, render, render_both
+from evaluation.report_markdown import markdown
 from evaluation.search_tree import SearchTree, TreeNode
 from evaluation.tripod import FILLED, Checklist, Item
-from support.judged import POLICY_ARMS, Finder, readings_of, stays_of, verdicts_of
+from support.judged import POLICY_ARMS, Finder, readings_of, readings_ranking, stays_of, verdicts_of
 
 HOSTILE = "</pre></details></main><script>alert(1)</script><img src=x onerror='alert(2)'>\x00{{ 7*7 }}"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -73,8 +75,9 @@ def bundle() -> ReportBundle:
         number % 2])) for number, (stay, split) in enumerate(stays.select("stay_id", "split").iter_rows())]
     rollouts = pl.DataFrame([{"stay_id": f"r{number}", "step": 0, "kept": True, "mention_entropy": number / 9 + sample,
                               "probability": (number + sample) / 60} for number in range(50) for sample in (0, 1)])
-    explained = gain(verdicts, patients, stays, Finder(), Evaluation(interval_bootstraps=60), 1, 4,  # type: ignore
-                     rollouts)
+    guides = Guides([readings_ranking({one.stay_id: (*one.expert_features, *one.shown) for one in patients})], 2)
+    explained = gain(verdicts, [Asked(list(POLICY_ARMS), patients)], guides, stays, Finder(),  # type: ignore[arg-type]
+                     Evaluation(interval_bootstraps=60), 1, 4, rollouts)
     segments = (Segment("high ", "plain"), Segment("lactate", "expert", "Lactate"), Segment(HOSTILE, "plain"),
                 Segment(HOSTILE, "other", HOSTILE))
     answers = (Answer("stage1+2", 0.83, 0.81, segments, ("Lactate", HOSTILE), ("Lactate",), 1 / 3),
@@ -217,9 +220,16 @@ def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle)
 
 def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
     assert page.text.count("How to read:") == 9
-    for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts below 4 stays", "treat none",
-                  "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between"):
+    for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts of fewer than 4 patients", "treat none",
+                  "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between",
+                  "Bins of fewer than 4 patients, or with fewer than that of one outcome"):
         assert words in page.text
+
+
+def test_the_page_says_beside_decision_and_roc_curves_that_single_patients_can_be_counted_off_them(page: _Page
+                                                                                                  ) -> None:
+    assert page.text.count("single patients can be counted off their steps") == 2
+    assert "decision.csv, are for those who may see the cohort" in page.text
 
 
 def test_the_page_says_where_the_gain_comes_from(page: _Page, bundle: ReportBundle) -> None:
@@ -249,6 +259,11 @@ def test_the_headline_calls_a_difference_shown_only_where_the_corrected_p_says_s
     table = bundle.table.with_columns(auroc_gap_low=pl.lit(low), auroc_gap_high=pl.lit(0.2),
                                       auroc_gap_p_holm=pl.lit(holm))
     assert says in headline(table, "decomposition")[0]
+
+
+def test_a_p_value_near_nothing_is_said_to_be_below_in_the_headline(bundle: ReportBundle) -> None:
+    table = bundle.table.with_columns(auroc_gap_p=pl.lit(0.0002), auroc_gap_p_holm=pl.lit(0.0008))
+    assert "p < 0.001, Holm < 0.001: " in headline(table, "decomposition")[0]
 
 
 def test_each_case_has_a_radio_button_and_a_panel_that_it_shows(page: _Page, source: str) -> None:
@@ -301,11 +316,37 @@ def test_nested_values_become_dotted_rows() -> None:
         ("a.b", "1.235"), ("a.c", "1, 2"), ("d[0].e", "–")]
 
 
-@pytest.mark.parametrize(("positives", "warned"), [(2, True), (FEWEST, False), (38, True), (30, False)])
-def test_too_few_stays_of_one_outcome_come_before_every_figure(positives: int, warned: bool) -> None:
-    table = pl.DataFrame({"arm": ["expert"], "reading": ["model"], "n": [40], "positives": [positives],
+def _headline(stays: int, patients: int, positive: int, negative: int) -> list[str]:
+    table = pl.DataFrame({"arm": ["expert"], "reading": ["model"], "n": [stays], "positives": [stays // 2],
+                          "patients": [patients], "positive_patients": [positive], "negative_patients": [negative],
                           **{f"{name}_{part}": [0.5] for name in ("auroc", "auprc", "brier")
                              for part in ("point", "mean", "sd")},
                           **{f"{name}_seed_sd": [None] for name in ("auroc", "auprc")}, "auroc_gap_p": [None]})
-    first = headline(table, "decomposition")[0]
-    assert first.startswith(f"Only {min(positives, 40 - positives)} of the 40 test stays") == warned
+    return headline(table, "decomposition")
+
+
+@pytest.mark.parametrize(("positive", "warned"), [(2, True), (FEWEST, False), (38, True), (30, False)])
+def test_too_few_patients_of_one_outcome_come_before_every_figure(positive: int, warned: bool) -> None:
+    first = _headline(100, 40, positive, 40 - positive)[0]
+    assert first.startswith(f"Only {min(positive, 40 - positive)} of the 40 test patients") == warned
+
+
+def test_a_test_split_of_one_patient_is_called_so_and_compares_nothing() -> None:
+    told = _headline(30, 1, 1, 1)
+    assert told[0].startswith("Only 1 of the 1 test patients")
+    assert told[1].startswith("All 30 test stays are of one patient: intervals are over resamples of these stays")
+
+
+def test_a_study_of_one_patient_gets_its_report_without_differences() -> None:
+    stays = stays_of(90).with_columns(patient_id=pl.lit("p"))
+    verdicts = pl.concat([verdicts_of("decomposition", stays, 1.0), verdicts_of("stage1+2", stays, 2.0)])
+    table = tables.results(verdicts, 20, 1, patients=dict(stays.select("stay_id", "patient_id").iter_rows()),
+                           interval_bootstraps=30)
+    assert table["auroc_gap_p"].null_count() == table.height and table["patients"].to_list() == [1] * 4
+    assert (table["auroc_low"] < table["auroc_high"]).all()
+    found = appraise(verdicts, table, stays, Evaluation(interval_bootstraps=30), 1, 4, hidden)
+    assert found.differences.is_empty() and found.power.is_empty() and found.reliability.is_empty()
+    bundle = ReportBundle(study="study", created="now", outcome="mortality", table=table, verdicts=verdicts,
+                          appraisal=found)
+    for text in (_Page(render(bundle)).text, markdown(bundle)):
+        assert "test stays are of one patient" in text and "p = " not in text

@@ -28,7 +28,9 @@ def bundle() -> ReportBundle:
 def test_the_text_holds_table_differences_power_subgroups_and_warnings(bundle: ReportBundle) -> None:
     text = markdown(bundle)
     for words in ("# Study trial", tables.markdown(bundle.table).strip(), "## Differences", "p (Holm)", "## Power",
-                  "80 % power", "## Subgroups", "sex female", "60 bootstrap resamples", "not a medical device",
+                  "80 % power", "## Subgroups", "Counts of fewer than 5 patients", "## Decision curves",
+                  "single patients can be counted off their steps", "sex female", "60 bootstrap resamples",
+                  "not a medical device",
                   "- warning: 3 of 40 &lt;b>days&lt;/b>. What would be right: none. Next: look."):
         assert words in text
     assert not any(stay in text for stay in bundle.verdicts["stay_id"].unique())

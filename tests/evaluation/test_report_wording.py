@@ -61,3 +61,17 @@ def test_a_cell_of_several_seeds_is_split_into_its_lines() -> None:
 def test_markdown_keeps_its_columns_whatever_a_cell_holds() -> None:
     assert wording.markdown((["a", "b"], [["x|y", "z"]])).splitlines() == ["| a | b |", "| --- | --- |",
                                                                           "| x\\|y | z |"]
+
+
+@pytest.mark.parametrize(("value", "cell", "sentence"), [
+    (0.0002, "< 0.001", "p < 0.001"), (0.00099, "< 0.001", "p < 0.001"), (0.001, "0.001", "p = 0.001"),
+    (0.0424, "0.042", "p = 0.042"), (1.0, "1.000", "p = 1.000")])
+def test_no_p_value_is_said_to_be_nothing(value: float, cell: str, sentence: str) -> None:
+    assert (wording.p_value(value), wording.p_is(value)) == (cell, sentence)
+    row = {"a_point": 0.1, "a_low": 0.05, "a_high": 0.2, "a_p": value, "a_p_holm": value}
+    assert wording.tested(row, "a") == f"+10.0 [+5.0, +20.0], {sentence}, Holm {cell}"
+    assert grouped([["arm", wording.tested(row, "a")]])[0][1][0][0] == (
+        "+10.0", ["[+5.0, +20.0]", f"{sentence}, Holm {cell}"])
+    frame = pl.DataFrame([{"arm": "a", "reading": "tokens", "measure": "auroc", "reference": "b", "difference": 0.1,
+                           "low": 0.05, "high": 0.2, "p": value, "p_holm": value}], schema=appraisal.DIFFERENCES)
+    assert wording.differences(frame)[1][0][3:5] == [cell, cell]

@@ -103,9 +103,15 @@ def test_text_has_percents_intervals_and_no_change_at_share_0(table: pl.DataFram
     assert headline(table)[0].startswith("Shuffle, p = 1: AUROC stage1+2 ")
 
 
-def test_too_few_stays_of_an_outcome_are_said_first(table: pl.DataFrame) -> None:
-    few = headline(table.with_columns(pl.lit(4, pl.Int64).alias("positives")))
-    assert few[0].startswith("Only 4 of the 60 test stays") and few[1:] == headline(table)
+def test_too_few_patients_with_an_outcome_are_said_first(table: pl.DataFrame) -> None:
+    few = headline(table.with_columns(pl.lit(4, pl.Int64).alias("positive_patients")))
+    assert few[0].startswith("Only 4 of the 60 test patients") and few[1:] == headline(table)
+
+
+def test_a_perturbed_split_of_one_patient_has_intervals_of_its_stays_and_no_change() -> None:
+    found = results(verdicts(), 20, 1, dict.fromkeys(STAYS["stay_id"], "p"))
+    assert found["auroc_change_low"].null_count() == found.height and (found["auroc_low"] < found["auroc_high"]).any()
+    assert "test stays are of one patient" in headline(found)[1]
 
 
 def test_curves_are_one_picture_with_every_arm(table: pl.DataFrame) -> None:

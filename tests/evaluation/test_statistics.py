@@ -56,6 +56,28 @@ def test_one_class_is_refused() -> None:
         statistics.resample([0, 0, 0], 10, 0)
 
 
+def test_resamples_of_one_patient_are_refused_since_they_would_all_be_the_same() -> None:
+    with pytest.raises(DataError, match="30 stays of one patient") as refused:
+        statistics.resample([0, 1] * 15, 100, 1, ["p"] * 30)
+    assert "at least 2" in str(refused.value) and "evaluation.stays" in str(refused.value)
+
+
+def test_where_there_is_one_patient_alone_stays_are_drawn_and_say_so() -> None:
+    labels = [0, 1] * 15
+    found = statistics.resample_all(labels, 20, 1, ["p"] * 30)
+    assert found.of_stays and found.first(3).of_stays
+    assert (found.counts == statistics.resample(labels, 20, 1).counts).all()
+    for people in (None, ["p", "q"] * 15):
+        usual = statistics.resample_all(labels, 20, 1, people)
+        assert not usual.of_stays and (usual.counts == statistics.resample(labels, 20, 1, people).counts).all()
+
+
+def test_patients_are_counted_by_outcome_and_not_by_stay() -> None:
+    assert statistics.patient_counts([0, 1, 1, 1, 0], ["a", "a", "a", "b", "c"]) == {
+        "patients": 3, "positive_patients": 2, "negative_patients": 2}
+    assert tuple(statistics.patient_counts([0, 1, 1]).values()) == (3, 2, 1)
+
+
 def test_resamples_of_other_stays_are_refused() -> None:
     with pytest.raises(DataError, match="resamples of 3"):
         statistics.measure("auroc", [0, 1], [0.1, 0.2], statistics.resample([0, 1, 1], 5, 0))

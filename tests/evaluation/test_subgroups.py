@@ -93,3 +93,14 @@ def test_a_stay_of_unknown_age_and_sex_is_refused() -> None:
     found, stays = _large(size=40)
     with pytest.raises(DataError, match="1 judged stays are not among 39 stays"):
         subgroups(found, stays.head(39), 5, 1, 5, hidden)
+
+
+def test_many_stays_of_one_patient_are_one_patient() -> None:
+    found, stays = _case([85.0] * 12 + [40.0] * 28, ["male"] * 40, [0, 1] * 20)
+    one = stays.with_columns(patient_id=pl.when(pl.col("age") > 80).then(pl.lit("q")).otherwise(pl.col("patient_id")))
+    hidden_rows = {people["patient_id"].n_unique(): subgroups(found, people, 20, 1, 5, hidden).filter(
+        pl.col("level") == "≥80") for people in (stays, one)}
+    assert not hidden_rows[40]["hidden"].any() and hidden_rows[29]["hidden"].all()
+    assert hidden_rows[29]["n"].null_count() == hidden_rows[29]["brier"].null_count() == 2
+    shown = subgroups(found, one, 20, 1, 1, hidden).filter(pl.col("level") == "≥80").row(0, named=True)
+    assert (shown["n"], shown["auroc"]) == (12, None) and shown["brier"] is not None

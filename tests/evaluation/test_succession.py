@@ -99,3 +99,15 @@ def test_the_page_escapes_all_and_fetches_nothing() -> None:
 def test_without_common_stays_page_and_markdown_say_so() -> None:
     empty = page(rows=pl.DataFrame(schema=succession.SCHEMA))
     assert "no test stays of both labels" in render(empty) and "No common judged test stays." in markdown(empty)
+
+
+def test_common_stays_of_one_patient_alone_are_not_compared() -> None:
+    found = succession.compare(verdicts(0.5), verdicts(0.1), dict.fromkeys(PATIENTS, "p"), 50, 7)
+    assert found.is_empty() and found.schema == pl.Schema(succession.SCHEMA)
+    assert not succession.crown(found, ("stage1+2", "stated"), RULE).replaced
+
+
+def test_a_p_value_that_rounds_to_nothing_is_said_to_be_below_on_page_and_text() -> None:
+    small = page(rows=page().rows.with_columns(p=pl.lit(0.0002)))
+    assert {line[-1] for line in cells(small.rows)} == {"< 0.001"}
+    assert "| < 0.001 |" in markdown(small) and "&lt; 0.001" in render(small) and "0.000 |" not in markdown(small)

@@ -116,8 +116,14 @@ def test_the_headline_tells_what_each_line_gained_and_lost(table: pl.DataFrame) 
     told = headline(table)
     assert len(told) == 2 and told[0].startswith("stage1+2, trained on here: AUROC ")
     assert "minus trained there −" in told[0] and "minus untrained +" in told[0]
-    few = headline(table.with_columns(pl.lit(4, pl.Int64).alias("positives")))
-    assert few[0].startswith("Only 4 of the 60 test stays") and few[1:] == told
+    few = headline(table.with_columns(pl.lit(4, pl.Int64).alias("negative_patients")))
+    assert few[0].startswith("Only 4 of the 60 test patients") and few[1:] == told
+
+
+def test_a_target_of_one_patient_has_intervals_of_its_stays_and_no_difference() -> None:
+    found = results(verdicts(), NAMES, 20, 1, dict.fromkeys(STAYS["stay_id"], "p"))
+    assert found["auroc_target_p"].null_count() == found["auroc_base_p"].null_count() == found.height
+    assert (found["auroc_low"] < found["auroc_high"]).any() and "of one patient" in headline(found)[1]
 
 
 def test_the_picture_has_every_line_once(table: pl.DataFrame) -> None:

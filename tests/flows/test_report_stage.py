@@ -17,15 +17,17 @@ import tasks.report_inputs
 from configs.load import load
 from contracts.errors import ContractError
 from contracts.frames import TRAJECTORIES
-from contracts.patients import PATIENTS
+from contracts.patients import PATIENTS, Patient
 from ehr.cohort import read
 from evaluation.baselines import judge_expert
+from evaluation.gain import Asked
 from evaluation.risks import FIRST
 from lineage.artifact import Artifact
 from lineage.fingerprint import code_digests
 from prompts.grammar import render_final
+from prompts.templates import messages
 from search.records import record_path
-from support.judged import POLICY_ARMS, readings_of, verdicts_of
+from support.judged import POLICY_ARMS, Finder, readings_of, stays_of, verdicts_of
 from tasks.report_parts import case_arms, cases, tree
 from tasks.stage import Made, Work
 
@@ -35,8 +37,10 @@ CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "ev
                        f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
 TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power", "faithfulness",
           "overlap_and_score", "uncertainty", "uncertainty_curves", "seeds", "cost", "cost_stages")
-NAMED = ["heart rate", "Glucose"]
+NAMED = ["heart rate", "PH"]
 TRAINED = ("stage1", "stage1+2")
+PROMPTS = Artifact("patients", "patients-1", "patients", "0" * 64, "k")
+FIRST_PROMPTS = Artifact("first-visit", "first-visit-1", "first-visit", "1" * 64, "k")
 
 
 def _json(folder: Path, name: str, values: Any) -> None:
@@ -51,12 +55,14 @@ def _on_validation(stays: pl.DataFrame) -> pl.DataFrame:
 
 def _manifest(artifact: Artifact) -> dict[str, Any]:
     """As the store has it: everything comes from the cohort, which cost nothing, and the cohort from one file; verdicts
-    took 16 seconds on a CPU; those of trained arms come from an adapter that took 30."""
-    role = artifact.kind
+    took 16 seconds on a CPU; those of trained arms come from an adapter that took 30, each training from its own."""
+    role, place = artifact.kind, artifact.kind.removesuffix(FIRST)
     inputs = {} if role == "cohort" else {"cohort": Artifact("cohort", "cohort-1", "cohort", "0" * 64, "k").to_json()}
-    if role.startswith("verdicts.stage1"):
-        kind = "rl" if role.endswith("+2") else "sft"
-        inputs["adapter"] = Artifact(kind, f"adapter-of-{role}", "", "0" * 64, "k").to_json()
+    if "verdicts." in role or role == "first-visit":
+        inputs["patients"] = (FIRST_PROMPTS if role.endswith(FIRST) else PROMPTS).to_json()
+    if "verdicts.stage1" in role:
+        kind = "rl" if place.endswith("+2") else "sft"
+        inputs["adapter"] = Artifact(kind, f"adapter-of-{place}", "", "0" * 64, "k").to_json()
     return {"artifact": artifact.to_json(), "recipe": {"stage": role, "settings": {"policy.sft.epochs": 2.0}},
             "inputs": inputs, "sources": {} if inputs else {"labs.csv": "5a" * 32}, "commit": "c" * 40,
             "tracking_run": "r", "started": 1.0, "finished": 3.0,
@@ -76,18 +82,21 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     tasks.cohort.cohort.make(Work("cohort", session, {}, {}, inputs["cohort"], inputs["cohort"], "run"))
     stays = read(inputs["cohort"]).stays
     readings = readings_of(stays)
-    readings.write_parquet(inputs["readings"] / "readings.parquet")
+    _with_shown(readings).write_parquet(inputs["readings"] / "readings.parquet")
     _json(inputs["readings"], "health.json", {"effective_tokens": 3.1})
     rows = [{"stay_id": stay, "split": split, "label": label, "evidence": "Lactate: 2", "shown": ["Heart Rate", "pH"],
-             "expert_features": ["Heart Rate", "pH"][number % 2:]} for number, ( stay, split, label) in enumerate(
-                stays.select("stay_id", "split", "label").rows())]
+             "expert_features": ["Heart Rate", "pH"]} for stay, split, label in
+            stays.select("stay_id", "split", "label").iter_rows()]
     pl.DataFrame(rows, schema=dict(PATIENTS.dtypes)).write_parquet(inputs["patients"] / "patients.parquet")
+    (folder / "first-visit").mkdir()
+    pl.DataFrame([{**row, "shown": ["pH"], "expert_features": ["pH"]} for row in rows if row["split"] == "test"],
+                 schema=dict(PATIENTS.dtypes)).write_parquet(folder / "first-visit" / "patients.parquet")
     for arm, skill in POLICY_ARMS.items():
         frame = verdicts_of(arm, stays, skill)
         named = pl.Series("features", [NAMED if read else [] for read in frame["parsed"]])
         frame.with_columns(named).write_parquet(inputs[f"verdicts.{arm}"] / "verdicts.parquet")
-        verdicts_of(f"{arm}{FIRST}", stays, 0.5 * skill).write_parquet(inputs[f"verdicts.{arm}{FIRST}"]
-                                                                       / "verdicts.parquet")
+        verdicts_of(f"{arm}{FIRST}", stays, 0.5 * skill).with_columns(named).write_parquet(
+            inputs[f"verdicts.{arm}{FIRST}"] / "verdicts.parquet")
     for arm in TRAINED:
         verdicts_of(arm, stays, POLICY_ARMS[arm], seed=9).write_parquet(inputs[f"seed2.verdicts.{arm}"]
                                                                         / "verdicts.parquet")
@@ -102,6 +111,14 @@ def _inputs(folder: Path, session: Any) -> dict[str, Path]:
     (inputs["rl"] / "progress.jsonl").write_text(
         '{"step": 1, "total": 1, "metrics": {"reward": 0.5}}\n', encoding="utf-8")
     return inputs
+
+
+def _with_shown(readings: pl.DataFrame) -> pl.DataFrame:
+    """The same readings with what the prompts show, which the expert likes best."""
+    likes = [readings.group_by("stay_id", maintain_order=True).agg(
+        pl.col("risk").first(), pl.lit(name).alias("feature"), pl.lit(0.5).alias("attention"),
+        pl.lit(rank, pl.Int32).alias("rank")) for rank, name in ((-1, "Heart Rate"), (0, "pH"))]
+    return pl.concat([readings, *(frame.select(readings.columns) for frame in likes)])
 
 
 def _search(folder: Path, stays: list[str]) -> None:
@@ -126,7 +143,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]
     rollouts = folder / "rollouts"
     rollouts.mkdir()
     pl.DataFrame({"tokens": [40, 60]}).write_parquet(rollouts / "rollouts.parquet")
-    store = SimpleNamespace(manifest=_manifest, folder=lambda _: rollouts)
+    places = {"first-visit": folder / "inputs" / "first-visit"}
+    store = SimpleNamespace(manifest=_manifest, folder=lambda artifact: places.get(artifact.kind, rollouts))
     session = cast(Any, SimpleNamespace(config=CONFIG, data=None, workspace=folder, store=store))
     inputs = _inputs(folder / "inputs", session)
     artifacts = {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in inputs}
@@ -163,6 +181,43 @@ def test_names_are_read_as_the_catalogue_spells_them_and_rollouts_as_training_le
         assert "overlaps with the expert" in (made[0] / name).read_text(encoding="utf-8")
 
 
+def test_an_arm_is_held_against_what_its_own_prompts_show(made: tuple[Path, Made, set[str]]) -> None:
+    rows = {row["arm"]: row for row in pl.read_csv(made[0] / "faithfulness.csv").filter(
+        pl.col("control") == "even").iter_rows(named=True)}
+    for arm in POLICY_ARMS:  # every readable answer names both, of which the first visit's prompt shows one
+        whole, first = rows[arm], rows[f"{arm}{FIRST}"]
+        assert whole["overlap"] == pytest.approx(whole["naming"])
+        assert first["overlap"] == first["control_overlap"] == pytest.approx(first["naming"] / 2)
+
+
+def test_the_report_finds_what_each_arm_was_asked_and_training_stays_with_it(made: tuple[Path, Made, set[str]]) -> None:
+    inputs = made[0].parent / "inputs"
+    roles = ("patients", *(f"verdicts.{arm}{when}" for arm in POLICY_ARMS for when in ("", FIRST)))
+    store = SimpleNamespace(manifest=_manifest, folder=lambda artifact: inputs / artifact.kind)
+    session = cast(Any, SimpleNamespace(config=CONFIG, store=store))
+    work = Work("report", session, {role: inputs / role for role in roles},
+                {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in roles}, inputs, inputs, "run")
+    whole, first = tasks.report_inputs.asked_of(work)
+    assert whole.arms == list(POLICY_ARMS) and first.arms == [f"{arm}{FIRST}" for arm in POLICY_ARMS]
+    assert {one.shown for one in first.patients if one.split == "test"} == {("pH",)}
+    assert {one.stay_id: one for one in whole.patients if one.split == "train"} == {
+        one.stay_id: one for one in first.patients if one.split != "test"} != {}
+
+
+def test_the_guides_of_a_study_are_all_experts_whose_features_its_patients_have(tmp_path: Path) -> None:
+    config, roles = load("demo", ["prompts.guides=[gru]"]), ("readings", "readings.gru", "readings.gradient_boosting")
+    for role in roles:
+        (tmp_path / role).mkdir()
+        pl.DataFrame({"of": [role]}).write_parquet(tmp_path / role / "readings.parquet")
+    made_of = {role: Artifact(role, role, "", role, "k").to_json() for role in (*roles, "cohort")}
+    store = SimpleNamespace(manifest=lambda _: {"inputs": made_of}, folder=lambda artifact: tmp_path / artifact.id)
+    work = Work("report", cast(Any, SimpleNamespace(config=config, store=store)), {"readings": tmp_path / "readings"},
+                {"patients": PROMPTS}, tmp_path, tmp_path, "run")
+    found = tasks.report_inputs.guides_of(work)
+    assert [frame["of"][0] for frame in found.readings] == ["readings", "readings.gradient_boosting", "readings.gru"]
+    assert (found.count, found.rule) == (config.prompts.expert_features, "rank")
+
+
 def test_nothing_that_is_written_names_a_stay(made: tuple[Path, Made, set[str]]) -> None:
     out, _, stays = made
     for path in out.rglob("*.*"):
@@ -177,7 +232,7 @@ def test_the_settings_of_the_cohort_and_the_resamples_reach_the_tables(made: tup
     assert (table["resamples"][0], table["interval_resamples"][0]) == (100, 50)
     groups = pl.read_csv(out / "subgroups.csv")
     assert groups["hidden"].any() and groups["n"].min() >= 5  # type: ignore[operator]
-    assert "Counts below 5 stays" in (out / "report.md").read_text(encoding="utf-8")
+    assert "Counts of fewer than 5 patients" in (out / "report.md").read_text(encoding="utf-8")
 
 
 def test_expert_and_arms_are_recalibrated_on_validation_stays_in_both_readings(made: tuple[Path, Made, set[str]]
@@ -270,6 +325,42 @@ def test_each_adapter_has_a_model_card_and_other_arms_have_none(made: tuple[Path
     assert "policy.grpo.lr" not in cards["stage1"].read_text(encoding="utf-8")
 
 
+def test_a_card_has_the_figures_and_the_lineage_of_its_own_adapter_alone(made: tuple[Path, Made, set[str]]) -> None:
+    out = made[0]
+    each = pl.read_csv(out / "seeds.csv").filter((pl.col("arm") == "stage1") & (pl.col("reading") == "tokens"))
+    first, second = each["auroc"]
+    text = (out / "cards" / "stage1" / "README.md").read_text(encoding="utf-8")
+    told = {one.metric_name: one.metric_value for one in ModelCard(text).data.eval_results}
+    value = next(value for name, value in told.items() if name.startswith("AUROC, risk tokens"))
+    assert value == pytest.approx(first, abs=1e-4) and abs(first - (first + second) / 2) > 1e-3
+    assert "the first of 2 trainings, whose own figures stand below" in text
+    assert "adapter-of-verdicts.stage1" in text and "adapter-of-seed2" not in text
+
+
+def test_the_lineage_of_an_arm_of_two_trainings_names_both_adapters(made: tuple[Path, Made, set[str]]) -> None:
+    text = (made[0] / "report.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("- stage1:") and "→" in line)
+    assert "adapter-of-verdicts.stage1" in line and "adapter-of-seed2.verdicts.stage1" in line
+    assert "adapter-of-seed2" not in next(line for line in text.splitlines() if line.startswith("- vanilla: labs"))
+    page = (made[0] / "report.html").read_text(encoding="utf-8")
+    assert page.count('title="What this arm\'s figures rest on"') == 2 * len(POLICY_ARMS) + len(TRAINED) + 1
+
+
+def test_a_case_shows_the_prompt_that_was_sent_also_where_every_arm_has_prompts_of_its_own() -> None:
+    config = load("demo", ["arms={own: {title: Own, prepare: {prompts.expert_features: 3, prompts.visits: 1}}}",
+                           "evaluation.arms=[own]", "evaluation.cases=[0.5]"])
+    stays = stays_of(30)
+    verdicts = verdicts_of("own", stays, 1.0)
+    asked = [Asked(arms, [Patient(stay, "test", 0, words, ("Lactate",), ("Lactate",)) for stay in stays["stay_id"]])
+             for arms, words in ((["other"], "what the study would show"), (["own"], "what was sent"))]
+    found = cases(config, verdicts, asked, cast(Any, Finder()))
+    assert found
+    for one in found:
+        text = " ".join(words for _, words in one.prompt)
+        assert "what was sent" in text and "what the study would show" not in text
+        assert one.prompt[-1][1] == messages("what was sent", "decomposition", "mortality", 3)[-1]["content"]
+
+
 def test_case_studies_show_the_method_the_reference_and_others_of_the_same_patients() -> None:
     assert case_arms(CONFIG) == ["stage1+2", "decomposition", "stage1", "think"]
     other = load("demo", ['evaluation.arms=["vanilla", "two_experts"]'])
@@ -291,7 +382,7 @@ def test_changing_a_checklist_makes_the_report_anew() -> None:
 
 def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
     wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power",
-              "evaluation.gain", "evaluation.faithfulness", "evaluation.uncertainty", "evaluation.seeds",
-              "evaluation.cost"}
+              "evaluation.gain", "evaluation.faithfulness", "evaluation.expert_sets", "evaluation.uncertainty",
+              "evaluation.seeds", "evaluation.cost"}
     assert wanted <= set(code_digests(["tasks.report"]))
     assert not wanted & set(code_digests(["tasks.verdicts"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def write_cohort(folder: Path, count: int = 150, seed: int = 0) -> pl.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     stays.write_parquet(folder / "stays.parquet")
     filled.write_parquet(folder / "filled.parquet")
+    filled.filter(pl.col("visit") == 0).write_parquet(folder / "first.parquet")
     (folder / "scaling.json").write_text(json.dumps(scaling), encoding="utf-8")
     return stays
 
@@ -89,6 +90,13 @@ def readings_of(stays: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
         risk = float(1 / (1 + np.exp(-(3 * label - 1.5 + draw.normal()))))
         rows += [{"stay_id": stay, "risk": risk, "feature": name, "attention": float(weight), "rank": int(rank)}
                  for name, weight, rank in zip((*FEATURES, "Age & Sex"), weights, ranks, strict=True)]
+    return pl.DataFrame(rows, schema=READINGS.dtypes)
+
+
+def readings_ranking(ranked: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """An expert that looks at the names of each stay in their order, with attention that halves."""
+    rows = [{"stay_id": stay, "risk": 0.5, "feature": name, "attention": 0.5**rank, "rank": rank}
+            for stay, names in ranked.items() for rank, name in enumerate(dict.fromkeys(names), 1)]
     return pl.DataFrame(rows, schema=READINGS.dtypes)
 
 
