@@ -59,8 +59,8 @@ class Cohort(Section):
     max_days: int = Field(7, ge=1, le=365, description="Newest daily records kept; earlier ones become one summary.")
     clip_sd: float = Field(5.0, gt=0.0, le=100.0, description="Standardised values are clipped here [sd].")
     drop_after_discharge: bool = Field(False, description="Drop measurements dated after the discharge.")
-    smallest_cell: Positive = Field(5, description="Smallest count of stays that Table 1 and the report's subgroups "
-                                                 "show.")
+    smallest_cell: Positive = Field(5, description="Smallest count that is shown: of stays in Table 1, of patients "
+                                                 "in the report's subgroups and reliability curves.")
     synthetic: Synthetic = Synthetic()
     mimic_iv: MimicIv = MimicIv()
     meds: Meds = Meds()

@@ -57,13 +57,14 @@ def _rank(ranked: Ranked, count: int) -> list[str]:
     return sorted({name for names in ranked for name in names}, key=_order(ranked))[:count]
 
 
-def _order(ranked: Ranked) -> Callable[[str], tuple[float, int]]:
-    """By mean rank (one behind the last where an expert does not know the token), then as the first expert has it."""
+def _order(ranked: Ranked) -> Callable[[str], tuple[float, int, str]]:
+    """By mean rank (one behind the last where an expert does not know the token), then as the first expert has it, then
+    by name."""
     places = [{name: place for place, name in enumerate(names)} for names in ranked]
 
-    def key(name: str) -> tuple[float, int]:
+    def key(name: str) -> tuple[float, int, str]:
         found = [place.get(name, len(place)) for place in places]
-        return sum(found) / len(found), found[0]
+        return sum(found) / len(found), found[0], name
 
     return key
 

@@ -36,17 +36,17 @@ def base(work: Work) -> Made:
                 show=("model.json",), summary=f"`{work.config.policy.model}`, content {content_digest(files)[:12]}")
 
 
-def model_folder(folder: Path) -> Path:
+def model_folder(folder: Path, workspace: Path) -> Path:
     """The model that a `base` artifact names.
 
     Args:
-        folder: of the artifact, in its store.
+        folder: of the artifact.
 
     Raises:
         ArtifactError: what lies there now is not what the artifact recorded.
     """
     entry = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    place, workspace = Path(entry["folder"]), folder.parents[2]
+    place = Path(entry["folder"])
     if not place.is_dir():
         raise ArtifactError(f"the model {entry['name']!r} is no longer at {place}", "base models stay where they were",
                             f"remove {folder} and run again: it is then prepared anew")

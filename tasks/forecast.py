@@ -72,7 +72,7 @@ class Forecaster:
         self.champion = champion
         self.cohort: Cohort = read(store.folder(champion.cohort))
         self.names = catalogue(self.cohort.meta["catalogue"])
-        self.model = model_folder(store.folder(champion.base))
+        self.model = model_folder(store.folder(champion.base), store.workspace)
         self.adapter = store.folder(champion.policy) / "adapter"
         self._expert = load_expert(store.folder(champion.expert))
         self._render = renderer_of(self.model)

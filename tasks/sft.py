@@ -18,7 +18,8 @@ def sft(work: Work) -> Made:
     """Trains the stage-1 adapter."""
     config, out = work.config, work.scratch / "training"
     done = work.job("models.policy.sft", {
-        "model": str(model_folder(work.inputs["base"])), "out": str(out), "section": dump(config.policy),
+        "model": str(model_folder(work.inputs["base"], work.session.workspace)), "out": str(out),
+        "section": dump(config.policy),
         "trajectories": str(input_file(work, "trajectories", "trajectories.parquet")),
         "patients": str(input_file(work, "patients", "patients.parquet")), "outcome": config.cohort.outcome,
         "count": config.prompts.expert_features, "context": config.serving.context, "seed": config.study.seed})

@@ -41,7 +41,7 @@ def trajectories(work: Work) -> Made:
 
 def _grow(work: Work, forest: Path) -> tuple[list[Grown], float | None]:
     """The records, and the share of request slots that were busy while more patients than slots were unfinished."""
-    config, model = work.config, model_folder(work.inputs["base"])
+    config, model = work.config, model_folder(work.inputs["base"], work.session.workspace)
     chosen = stratified(people(work, "train"), config.search.stays, config.study.seed)
     scorer, render = scorer_of(work), renderer_of(model)
     slots, unfinished = config.serving.slots, len(chosen)

@@ -68,7 +68,7 @@ def _asked(work: Work, arm: str, style: str, patients: Sequence[Patient], adapte
            answers: Path) -> tuple[pl.DataFrame, dict[str, float]]:
     """The verdicts, and what they took: `judging_seconds`; with a server of our own also `on_gpu` (1 or 0) and, where
     all was asked in one life of the stage, `cached_prompt_tokens`."""
-    config, model = work.config, model_folder(work.inputs["base"])
+    config, model = work.config, model_folder(work.inputs["base"], work.session.workspace)
     render = renderer_of(model)
     with work.progress(work.name) as advance:
         async def run(client: Client, shelf: AdapterShelf, server: Server) -> tuple[pl.DataFrame, dict[str, float]]:

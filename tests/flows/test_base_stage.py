@@ -26,17 +26,17 @@ def test_other_weights_in_the_folder_of_a_model_are_refused_and_are_another_reci
     out.mkdir(parents=True)
     made = base.make(Work("base", session, {}, {}, out, out, "run"))
     before = base.recipe(session, {})
-    assert model_folder(out) == model.resolve() and f"{model}/model.safetensors" in made.sources
+    assert model_folder(out, tmp_path) == model.resolve() and f"{model}/model.safetensors" in made.sources
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)
     with pytest.raises(ArtifactError, match=r"was altered \(model\.safetensors\)"):
-        model_folder(out)
+        model_folder(out, tmp_path)
     assert base.recipe(session, {}).key != before.key
 
 
 def test_a_model_that_is_gone_is_an_error_with_a_next_step(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text('{"name": "x", "folder": "/nowhere/x", "files": {}}')
     with pytest.raises(ArtifactError, match="no longer at") as caught:
-        model_folder(tmp_path)
+        model_folder(tmp_path, tmp_path)
     assert "run again" in caught.value.next_step

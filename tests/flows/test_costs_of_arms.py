@@ -13,7 +13,7 @@ import pytest
 from configs.load import load
 from configs.schema import Serving
 from contracts.patients import PATIENTS
-from lineage.artifact import Artifact
+from lineage.artifact import Artifact, folder_digests
 from lineage.fingerprint import Recipe
 from lineage.store import Store
 from serving.client import Client
@@ -139,7 +139,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     for role in ("patients", "base", "out", "scratch"):
         (tmp_path / role).mkdir()
     pl.DataFrame(rows, schema=dict(PATIENTS.dtypes)).write_parquet(tmp_path / "patients" / "patients.parquet")
-    files = {path.name: "" for path in model.iterdir()}
+    files = folder_digests(model)
     (tmp_path / "base" / "model.json").write_text(json.dumps({"name": "tiny", "folder": str(model), "files": files}))
 
     def run(stage: Any, split: str) -> tuple[Work, dict[str, float], int]:

@@ -203,9 +203,12 @@ def test_the_judged_stays_are_the_studys_or_the_first_of_them(study: Study) -> N
     whole = judged(study.work("judged", {"patients": "patients"}))
     few = Config.model_validate({**dump(CONFIG), "robustness": {"stays": 7}})
     assert len(whole) == 20 and list(judged(study.work("judged", {"patients": "patients"}, few))) == list(whole[:7])
-    one_label = Config.model_validate({**dump(CONFIG), "evaluation": {"stays": 1}})
+    study.folders["survivors"] = study.root / "survivors"
+    study.folders["survivors"].mkdir()
+    study.frame("patients", "patients").filter(pl.col("label") == 0).write_parquet(
+        study.folders["survivors"] / "patients.parquet")
     with pytest.raises(DataError, match="both labels"):
-        judged(study.work("judged", {"patients": "patients"}, one_label))
+        judged(study.work("judged", {"patients": "survivors"}))
 
 
 def test_a_verdict_stage_asks_its_arm_about_every_perturbed_stay(experiment: Study, monkeypatch: pytest.MonkeyPatch
