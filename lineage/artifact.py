@@ -70,6 +70,18 @@ def remembered_digest(path: Path, state: str, memo: Path) -> str:
     return str(known[state])
 
 
+def remembered_digests(folder: Path, memo: Path) -> dict[str, str]:
+    """As `folder_digests`, of large files; each is read again only where it is another (place, size, time of change).
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): remembered_digest(path, _state(path), memo) for path in files}
+
+
+def _state(path: Path) -> str:
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
 def folder_digests(folder: Path, skip: Iterable[str] = ()) -> dict[str, str]:
     """Relative path to sha256 of each file under `folder`, sorted by path."""
     passed = set(skip)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.errors import ArtifactError
-from ehr.sources.places import state_of
-from lineage.artifact import content_digest, remembered_digest
+from lineage.artifact import content_digest, remembered_digests
 from lineage.store import write_json
 from tasks.session import Session
 from tasks.stage import Made, Work, stage
@@ -19,8 +18,8 @@ _MEMO = Path("cache", "digests.json")
 def _own_folder(session: Session) -> Mapping[str, str]:
     """Digests of a model folder that the configuration names: other weights in it are another model."""
     place = Path(session.config.policy.model)
-    return {f"model/{name}": digest for name, digest in _digests(place.resolve(), session.workspace / _MEMO).items()
-            } if place.is_dir() else {}
+    found = remembered_digests(place.resolve(), session.workspace / _MEMO) if place.is_dir() else {}
+    return {f"model/{name}": digest for name, digest in found.items()}
 
 
 @stage("base", settings=("policy.model", "policy.dtype"), packages=("transformers",), external=_own_folder)
@@ -30,7 +29,7 @@ def base(work: Work) -> Made:
 
     workspace = work.session.workspace
     folder = prepare_model(work.config.policy.model, workspace / "models", work.config.policy.dtype)
-    files = _digests(folder, workspace / _MEMO)
+    files = remembered_digests(folder, workspace / _MEMO)
     write_json(work.out / "model.json", {"name": work.config.policy.model, "folder": str(folder), "files": files})
     return Made(sources={f"{work.config.policy.model}/{name}": digest for name, digest in files.items()},
                 show=("model.json",), summary=f"`{work.config.policy.model}`, content {content_digest(files)[:12]}")
@@ -50,7 +49,7 @@ def model_folder(folder: Path, workspace: Path) -> Path:
     if not place.is_dir():
         raise ArtifactError(f"the model {entry['name']!r} is no longer at {place}", "base models stay where they were",
                             f"remove {folder} and run again: it is then prepared anew")
-    found, recorded = _digests(place, workspace / _MEMO), entry["files"]
+    found, recorded = remembered_digests(place, workspace / _MEMO), entry["files"]
     altered = sorted(name for name in {*found, *recorded} if found.get(name) != recorded.get(name))
     if altered:
         anew = f"remove {place} and {folder} and run again: it is then prepared anew"
@@ -58,9 +57,3 @@ def model_folder(folder: Path, workspace: Path) -> Path:
                             "what is trained and judged is the model that was recorded",
                             anew if place.is_relative_to(workspace) else "put its files back, or run the study again")
     return place
-
-
-def _digests(place: Path, memo: Path) -> dict[str, str]:
-    """Relative path to sha256 of each file of a model, worked out again only where a file is another."""
-    files = sorted(path for path in place.rglob("*") if path.is_file())
-    return {path.relative_to(place).as_posix(): remembered_digest(path, state_of(path), memo) for path in files}
