@@ -47,8 +47,8 @@ class Landing:
                               "name another configuration, such as mimic_iv_mortality")
         self.config, self.tell = config, tell
         self.workspace = Path(config.paths.workspace).resolve()
-        self.folder = place_of(config.landing.folder or str(self.workspace / "landing"))
-        self.ledger = Ledger(self.workspace)
+        self.folder = folder_of(config)
+        self.ledger = Ledger(self.workspace, str(self.folder))
         if is_local(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -79,6 +79,8 @@ class Landing:
         self._offer()
 
     def _places(self) -> list[Path]:
+        if not is_local(self.folder):
+            self.folder.fs.invalidate_cache()  # type: ignore[attr-defined]  # drivers remember what they listed
         if not self.folder.exists():
             return []
         return sorted((place for place in self.folder.iterdir() if place.is_dir() and not place.name.startswith(".")),
@@ -128,11 +130,16 @@ class Landing:
         """Tells an arrival in this folder that the watch of another study has judged, once."""
         study = self.config.study.name
         found = self.ledger.untold(study)
-        if found is None or str(place_of(found["place"]).parent).rstrip("/") != str(self.folder).rstrip("/"):
+        if found is None:
             return
         self.tell({**found, "study": study})
         self.ledger.add(found["place"], OFFERED, f"told to the study {study} as well", study=study,
                         digest=found["digest"])
+
+
+def folder_of(config: Config) -> Path:
+    """The landing folder of a configuration."""
+    return place_of(config.landing.folder or str(Path(config.paths.workspace).resolve() / "landing"))
 
 
 def digest_of(session: Session) -> str:

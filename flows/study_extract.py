@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger
 from configs.schema import Config
 from contracts.errors import ArtifactError, DataError, EagRlError
 from evaluation.tables import METHOD
-from flows.landing import digest_of
+from flows.landing import digest_of, folder_of
 from flows.opening import Artifacts, handed, held, open_session, taken
 from flows.run_study import Until, run_study
 from lineage.artifact import Artifact
@@ -52,7 +52,7 @@ def study_extract(config: str = "mimic_iv_mortality", overrides: list[str] | Non
         until: last part of the study.
     """
     log, session = get_run_logger(), open_session(config, overrides or ())
-    ledger, study = Ledger(session.workspace), session.config.study.name
+    ledger, study = Ledger(session.workspace, str(folder_of(session.config))), session.config.study.name
     found = ledger.pending(extract, study)
     if found is None:
         log.info("nothing to do: %s", f"{extract} has not arrived, is being changed, was studied, or a newer one has "

@@ -1,4 +1,5 @@
-"""The ledger of the landing folder: what was seen of each extract, what became of it and why, one JSON line each.
+"""The ledger of a workspace's landing folders: what was seen of each extract, what became of it and why, one JSON line
+each.
 
 Lines are only ever added, whole and flushed to the disk; a line torn by a power cut is passed over. What was looked at
 last lies beside it, so that a watch that starts again knows for how long an extract's files have been unchanged.
@@ -26,9 +27,11 @@ class Ledger:
 
     Args:
         workspace: holds `landing-ledger/`; made if missing.
+        landing: the landing folder whose arrivals count; "": those of all. Lines of all of them stand in one file.
     """
 
-    def __init__(self, workspace: Path) -> None:
+    def __init__(self, workspace: Path, landing: str = "") -> None:
+        self.landing = landing.rstrip("/")
         self.folder = workspace.resolve() / "landing-ledger"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.file, self.looks_file = self.folder / "ledger.jsonl", self.folder / "looks.json"
@@ -66,12 +69,18 @@ class Ledger:
 
     def releases(self) -> list[tuple[str, Release]]:
         """Name and release of each extract that arrived."""
-        return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in self.rows()
-                if row["status"] == "arrived"]
+        return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in self._arrivals()]
 
     def newest(self) -> dict[str, Any] | None:
         """The last arrival."""
-        return next((row for row in reversed(self.rows()) if row["status"] == "arrived"), None)
+        return next(reversed(self._arrivals()), None)
+
+    def _arrivals(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows() if row["status"] == "arrived" and self._here(row["place"])]
+
+    def _here(self, place: str) -> bool:
+        """Whether a place lies in the landing folder that counts."""
+        return not self.landing or place.rstrip("/").rpartition("/")[0] == self.landing
 
     def pending(self, place: str | None = None, study: str | None = None) -> dict[str, Any] | None:
         """The arrival of `place` (None: the newest one), if that is still to be studied.
@@ -129,10 +138,12 @@ class Ledger:
         return found
 
     def keep_looks(self, looks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Records what the last look found."""
-        partial = self.looks_file.with_name(".looks.json.partial")
-        partial.write_text(json.dumps(looks), encoding="utf-8")
-        partial.replace(self.looks_file)
+        """Records what the last look found; that of other landing folders stays."""
+        with FileLock(self.folder / "ledger.lock"):
+            others = {place: seen for place, seen in self.looks().items() if not self._here(place)}
+            partial = self.looks_file.with_name(".looks.json.partial")
+            partial.write_text(json.dumps({**others, **looks}), encoding="utf-8")
+            partial.replace(self.looks_file)
 
 
 def _concerns(row: Mapping[str, Any], study: str | None) -> bool:

@@ -165,6 +165,20 @@ def test_a_study_of_another_folder_is_not_told(tmp_path: Path, extract: Path) ->
     assert second.told == []
 
 
+def test_two_landing_folders_of_one_workspace_do_not_disturb_each_other(tmp_path: Path, extract: Path, newer: Path
+                                                                        ) -> None:
+    first = Watched(tmp_path, "study.name=first")
+    second = Watched(tmp_path, "study.name=second", f"landing.folder={tmp_path / 'elsewhere'}")
+    shutil.copytree(newer, first.folder / "new")
+    shutil.copytree(extract, second.folder / "old")
+    for _ in range(3):  # in turn, so that each look comes after one of the other folder
+        first.look(1)
+        second.look(1)
+    assert first.statuses("new") == ["waiting", "arrived"] and second.statuses("old") == ["waiting", "arrived"]
+    for watched, name in ((first, "new"), (second, "old")):
+        assert (watched.landing.ledger.pending() or {})["extract"] == name
+
+
 def test_an_extract_without_checksums_arrives_when_it_held_still(tmp_path: Path, extract: Path) -> None:
     watched = Watched(tmp_path)
     shutil.copytree(extract, watched.folder / "a", ignore=shutil.ignore_patterns("SHA256SUMS.txt"))
@@ -201,7 +215,9 @@ def test_a_broken_one_that_is_copied_again_arrives(tmp_path: Path, extract: Path
     assert watched.look()["a"].startswith("arrived")
 
 
-def test_a_place_of_a_store_is_watched_like_a_folder(tmp_path: Path, extract: Path) -> None:
+def test_a_place_of_a_store_is_watched_like_a_folder(tmp_path: Path, extract: Path, monkeypatch: pytest.MonkeyPatch
+                                                     ) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
     from upath import UPath
 
     root = UPath("memory://landing")
@@ -212,8 +228,11 @@ def test_a_place_of_a_store_is_watched_like_a_folder(tmp_path: Path, extract: Pa
     told: list[dict[str, Any]] = []
     landing = Landing(load("demo", ["cohort.source=mimic_iv", f"paths.workspace={tmp_path}",
                                     "landing.folder=memory://landing"]), told.append)
+    asked_anew: list[None] = []
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda *_: asked_anew.append(None))
     for _ in range(3):
         landing.look()
+    assert len(asked_anew) == 3, "drivers of stores remember what they listed"
     assert told[-1]["status"] == "arrived" and told[-1]["place"] == "memory://landing/mimic-iv-2.2"
     Landing(load("demo", ["cohort.source=mimic_iv", f"paths.workspace={tmp_path}", "study.name=second",
                           "landing.folder=memory://landing"]), told.append).look()

@@ -45,6 +45,7 @@ class Nights:
     def __init__(self, folder: Path, extract: Path) -> None:
         self.extract, self.landing = extract, folder / "landing"
         self.overrides = ["cohort.source=mimic_iv", f"paths.workspace={folder / 'workspace'}", "study.name=nightly",
+                          f"landing.folder={self.landing}",
                           "evaluation.arms=[vanilla, stage1+2]"]
         self.session = open_session("demo", self.overrides)
         self.ledger = Ledger(self.session.workspace)
