@@ -12,6 +12,8 @@ Positive = Annotated[int, Field(ge=1)]
 Setting = bool | int | float | str | list[int | float | str]
 # user:password@ in an address, also a password with signs that ought to be escaped; host:port is none.
 _PASSWORD = re.compile(r"://[^/?#@\[:\s]*:(?!:|\d+(?:[/?#]|$))[^@]+@")
+# Of these a name or path, not a user, stands before the colon.
+_REPOSITORY = re.compile(r"(?:^|::)(?:github|git)://[^:]*")
 
 
 class Section(BaseModel):
@@ -29,5 +31,5 @@ def require_no_password(address: str | None, instead: str) -> None:
     Raises:
         ValueError: there is one.
     """
-    if address is not None and _PASSWORD.search(address):
+    if address is not None and _PASSWORD.search(_REPOSITORY.sub("", address)):
         raise ValueError(f"a password in the address would be recorded with the settings; {instead}")

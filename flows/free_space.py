@@ -11,6 +11,7 @@ from contracts.errors import ConfigError
 from lineage.garbage import Waste, needed, remove, size, studies, waste
 from lineage.leases import guarded, running
 from operations.ledger import Ledger
+from tasks.comparison import judged_with
 from tasks.session import Session
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
         leases = running(store.workspace)
         busy = {lease.study for lease in leases if lease.makes}
         kept = sorted({*(keep or known), *busy})
-        stay = needed(store, kept, leases, _compared_with(session) | (registry.champions() if registry else set()))
+        champions = registry.champions() if registry else set()
+        stay = needed(store, kept, leases, champions | _compared_with(session, champions))
         found = waste(store, stay, kept, older_than, idle=not busy)
         gone = found if dry_run else [one for one in found if remove(store, one)]
     if registry:
@@ -55,9 +57,11 @@ def free_space(session: Session, keep: Sequence[str] | None, older_than: float, 
             "answering": sorted({lease.study for lease in leases if not lease.makes})}
 
 
-def _compared_with(session: Session) -> set[str]:
-    """What the studies of the next extracts are compared with: the last ones, and those of the champions."""
-    return Ledger(session.workspace).needed_artifacts() if (session.workspace / "landing-ledger").is_dir() else set()
+def _compared_with(session: Session, champions: set[str]) -> set[str]:
+    """What the studies of the next extracts are compared with: the last ones, and what champions were judged by."""
+    landed = (session.workspace / "landing-ledger").is_dir()
+    found = Ledger(session.workspace).needed_artifacts() if landed else set()
+    return found | {one.id for champion in champions for one in judged_with(session.store, champion).values()}
 
 
 def _models(session: Session, registry: Registry, artifacts: set[str], dry_run: bool) -> list[Waste]:

@@ -53,7 +53,7 @@ def deliver_logs() -> None:
 def held(session: Session) -> Iterator[Session]:
     """Keeps what the block uses and makes from being removed as garbage; nothing to do where a study does so already.
     """
-    if session.lease is not None:
+    if session.lease is not None and session.lease.path is not None:  # an arm's session may remember an ended one
         yield session
         return
     try:

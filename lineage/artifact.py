@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,14 @@ def remembered_digest(path: Path, state: str, memo: Path) -> str:
     return str(known[state])
 
 
-def remembered_digests(folder: Path, memo: Path) -> dict[str, str]:
+def remembered_digests(folder: Path, memo: Path, suffixes: Collection[str]) -> dict[str, str]:
     """As `folder_digests`, of large files; each is read again only where it is another (place, size, time of change).
+
+    Args:
+        suffixes: of the files that count; what lies in folders with a dot (.git, .cache) never does.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file()
+                   and not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return {path.relative_to(folder).as_posix(): remembered_digest(path, _state(path), memo) for path in files}
 
 

@@ -1,7 +1,7 @@
 """What no kept study needs: found first as a list of folders and files with sizes, then removed.
 
-Kept is what a kept study's ledger names with all it was made from, what a champion was made from, and what is held in
-leases. Everything happens under the guard that studies take an artifact under, and each artifact
+Kept is what a kept study's ledger names with all it was made from, what a champion was made from, what the studies of the
+next extracts are compared with, and what is held in leases. Everything happens under the guard that studies take an artifact under, and each artifact
 and draft goes under the lock of its recipe; a lock that somebody holds protects what it is of.
 """
 
@@ -45,7 +45,11 @@ def studies(store: Store) -> list[str]:
 
 
 def needed(store: Store, kept: Iterable[str], leases: Iterable[Lease], champions: Iterable[str]) -> set[str]:
-    """Names of the artifacts that must stay: those of studies, leases and champions, with all they were made from."""
+    """Names of the artifacts that must stay: those of studies and leases and those given, with all they were made from.
+
+    Args:
+        champions: the champions', and what the next studies are compared with.
+    """
     leases = list(leases)
     roots = {name for lease in leases for name in lease.names} | set(champions)
     for study in {*kept, *(lease.study for lease in leases if lease.makes)}:

@@ -27,6 +27,7 @@ class Lease:
 
     Attributes:
         makes: a study runs, which also needs its ledger and caches; False: these artifacts are only read.
+        path: of its file; None once it has ended.
     """
 
     study: str
@@ -56,6 +57,7 @@ def leased(workspace: Path, study: str, makes: bool = True) -> Iterator[Lease]:
     try:
         yield lease
     finally:
+        lease.path = None
         path.unlink(missing_ok=True)
         lock.release()
         path.with_suffix(".lock").unlink(missing_ok=True)

@@ -13,12 +13,14 @@ from tasks.session import Session
 from tasks.stage import Made, Work, stage
 
 _MEMO = Path("cache", "digests.json")
+# What training and server read of a model; a README or a repository's own files make no other model of it.
+_READ = (".safetensors", ".json", ".jinja", ".model", ".txt", ".tiktoken")
 
 
 def _own_folder(session: Session) -> Mapping[str, str]:
     """Digests of a model folder that the configuration names: other weights in it are another model."""
     place = Path(session.config.policy.model)
-    found = remembered_digests(place.resolve(), session.workspace / _MEMO) if place.is_dir() else {}
+    found = remembered_digests(place.resolve(), session.workspace / _MEMO, _READ) if place.is_dir() else {}
     return {f"model/{name}": digest for name, digest in found.items()}
 
 
@@ -29,7 +31,7 @@ def base(work: Work) -> Made:
 
     workspace = work.session.workspace
     folder = prepare_model(work.config.policy.model, workspace / "models", work.config.policy.dtype)
-    files = remembered_digests(folder, workspace / _MEMO)
+    files = remembered_digests(folder, workspace / _MEMO, _READ)
     write_json(work.out / "model.json", {"name": work.config.policy.model, "folder": str(folder), "files": files})
     return Made(sources={f"{work.config.policy.model}/{name}": digest for name, digest in files.items()},
                 show=("model.json",), summary=f"`{work.config.policy.model}`, content {content_digest(files)[:12]}")
@@ -49,7 +51,7 @@ def model_folder(folder: Path, workspace: Path) -> Path:
     if not place.is_dir():
         raise ArtifactError(f"the model {entry['name']!r} is no longer at {place}", "base models stay where they were",
                             f"remove {folder} and run again: it is then prepared anew")
-    found, recorded = remembered_digests(place, workspace / _MEMO), entry["files"]
+    found, recorded = remembered_digests(place, workspace / _MEMO, _READ), entry["files"]
     altered = sorted(name for name in {*found, *recorded} if found.get(name) != recorded.get(name))
     if altered:
         anew = f"remove {place} and {folder} and run again: it is then prepared anew"

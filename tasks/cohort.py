@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from contracts.errors import DataError
 from ehr import table_one, validity
 from ehr.cohort import counts, prepare, read_source, write
+from ehr.sources.drafts import discard
 from ehr.sources.places import state_of
 from lineage.artifact import file_digest, remembered_digest
 from tasks.origins import cohort_files
@@ -32,13 +32,13 @@ def source_files(session: Session) -> Mapping[str, str]:
 def cohort(work: Work) -> Made:
     """Reads the source, prepares the cohort, stops if it is not valid, and writes it with its Table 1."""
     section, seed = work.config.cohort, work.config.study.seed
-    files, before = source_files(work.session), _parsed_meds(work.session)
+    files = source_files(work.session)
     with work.progress("cohort") as advance:
         source = read_source(section, seed, work.session.data, work.session.workspace / "cache", files,
                              lambda name, done, total: advance(done, total, name),
                              parsed=cache_of(work.config.partitions, work.session.workspace),
                              engine=engine_of(work.config.partitions))
-    _require_unchanged(work.session, files, before)
+    _require_unchanged(work.session, files, source.parsed)
     prepared = prepare(source, section, seed)
     findings = validity.check(prepared, source)
     validity.require(findings)
@@ -56,11 +56,8 @@ def cohort(work: Work) -> Made:
                 summary=_markdown(table["splits"]))
 
 
-def _require_unchanged(session: Session, files: Mapping[str, str], before: set[Path]) -> None:
+def _require_unchanged(session: Session, files: Mapping[str, str], parsed: Mapping[str, Path]) -> None:
     """What was read is what the digests say; tables parsed of a file that changed meanwhile are not kept.
-
-    Args:
-        before: of `_parsed_meds`, when reading began: of MEDS all files have one folder, named by all their digests.
 
     Raises:
         DataError: a source file is another now.
@@ -69,16 +66,11 @@ def _require_unchanged(session: Session, files: Mapping[str, str], before: set[P
     changed = sorted(name for name in {*files, *now} if files.get(name) != now.get(name))
     if not changed:
         return
-    parsed = {folder for name in changed if name in files
-              for folder in (session.workspace / "cache").glob(f"*-{files[name][:16]}-*")}
-    for folder in parsed | (_parsed_meds(session) - before):
-        shutil.rmtree(folder, ignore_errors=True)
+    for name, folder in parsed.items():
+        if name in changed or not name:
+            discard(folder)
     raise DataError(f"{', '.join(changed[:3])} changed while the extract was read", "its files hold still",
                     "run again once they are copied: nothing of this reading is kept")
-
-
-def _parsed_meds(session: Session) -> set[Path]:
-    return set((session.workspace / "cache").glob("meds-*"))
 
 
 def _markdown(splits: Mapping[str, Mapping[str, int]]) -> str:

@@ -121,8 +121,13 @@ def session_of(config: Mapping[str, Any]) -> Session:
 
 
 def _with_known_features(config: Config) -> Config:
-    """The configuration, whose named features exist: found now, and not once the expert is trained."""
+    """The configuration, whose named features exist (its own and its arms'): found now, and not once the expert is
+    trained. Of MEDS the mapping names the catalogue, which is read with the data."""
+    if config.cohort.source == "meds":
+        return config
     known = catalogue("tjh" if config.cohort.source.startswith("tjh") else "mimic_iv")
-    for name in config.prompts.features if isinstance(config.prompts.features, tuple) else ():
-        known[name]
+    arms = [config.arms[arm].prepare.get("prompts.features") for arm in config.evaluation.arms if arm in config.arms]
+    for named in (config.prompts.features, *arms):
+        for name in named if isinstance(named, tuple | list) else ():
+            known[str(name)]
     return config

@@ -67,6 +67,15 @@ def drafted(folder: Path, last: str | None = None) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def discard(folder: Path) -> None:
+    """Removes a folder of the cache, if it is there, while nobody else works on it."""
+    with locked(folder):
+        if is_local(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.exists():
+            folder.rmdir(recursive=True)  # type: ignore[call-arg]  # of a UPath
+
+
 def _send(draft: Path, folder: Path, last: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(draft.iterdir(), key=lambda one: (one.name == last, one.name)):

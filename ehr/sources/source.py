@@ -13,9 +13,10 @@ afterwards: they travel beside stays and events and never become a feature.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 
 import polars as pl
 
@@ -50,6 +51,7 @@ class Source:
         days: stay_id, date, features: daily records, from sources that aggregate while they read; `records` and
             `events` are empty then.
         quarantine: table, key, reason, text of rows set aside.
+        parsed: file name to the folder of the cache that holds what was parsed of it; "" for one of all files.
         version: of the extract, "" where there are none.
         targets: contract TARGETS: further outcomes of these stays (a stay may lack some); None from sources that know
             none.
@@ -67,6 +69,7 @@ class Source:
     fixed_split: pl.DataFrame | None = field(default=None, repr=False)
     days: pl.DataFrame | None = field(default=None, repr=False)
     quarantine: pl.DataFrame | None = field(default=None, repr=False)
+    parsed: Mapping[str, Path] = field(default_factory=dict)
     version: str = ""
     targets: pl.DataFrame | None = field(default=None, repr=False)
 

@@ -108,7 +108,8 @@ def test_an_address_of_data_with_a_password_is_refused_without_repeating_it(sett
 
 @pytest.mark.parametrize("address", [
     "s3://bucket/folder", "sftp://me@host:22/a@b", "sftp://host:22/a:b@c", "s3://bucket/a:b@c", "/data/a:b@c",
-    "sftp://[::1]:22/a@b", "zip://inner.csv::s3://bucket/a@b", "memory://landing"])
+    "sftp://[::1]:22/a@b", "zip://inner.csv::s3://bucket/a@b", "memory://landing",
+    "github://org:repo@main/data", "git://folder:repo@ref"])
 def test_an_address_of_data_without_a_password_is_taken(address: str) -> None:
     assert load("demo", [f"landing.folder={address}", f"paths.data={address}"]).landing.folder == address
 

@@ -27,6 +27,10 @@ def test_other_weights_in_the_folder_of_a_model_are_refused_and_are_another_reci
     made = base.make(Work("base", session, {}, {}, out, out, "run"))
     before = base.recipe(session, {})
     assert model_folder(out, tmp_path) == model.resolve() and f"{model}/model.safetensors" in made.sources
+    (model / ".git").mkdir()
+    for name in (".git/index", ".git/config.json", "README.md"):
+        (model / name).write_text("of no model")
+    assert model_folder(out, tmp_path) == model.resolve() and base.recipe(session, {}).key == before.key
     weights = bytearray((model / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (model / "model.safetensors").write_bytes(weights)

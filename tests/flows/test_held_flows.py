@@ -10,6 +10,7 @@ import pytest
 
 import flows.prepare_cohort
 import flows.train_expert
+from flows.opening import held, open_session
 from lineage.artifact import Artifact
 from lineage.leases import guarded, running
 
@@ -32,3 +33,12 @@ def test_a_flow_alone_and_the_flow_before_it_share_one_lease_that_ends_with_them
     assert seen == [["alone"]] * 3
     with guarded(tmp_path):
         assert running(tmp_path) == []
+
+
+def test_a_lease_that_an_arms_session_remembers_from_before_holds_nothing(tmp_path: Path) -> None:
+    session = open_session("demo", [f"paths.workspace={tmp_path}", "study.name=again"])
+    with held(session):
+        ended = session.lease
+    session.lease = ended  # as the session of an arm keeps it
+    with held(session), guarded(tmp_path):
+        assert [lease.study for lease in running(tmp_path)] == ["again"] and session.lease is not ended

@@ -68,7 +68,7 @@ def test_other_words_name_nothing(text):
 
 def test_words_that_name_nothing_together_are_used_up():
     assert found(MIMIC, "The pulse pressure narrows, the pulse rises.") == [("Heart Rate", "pulse")]
-    assert found(TJH, "Hepatitis B antibodies, then hepatitis B.") == [("HBsAg", "hepatitis B")]
+    assert found(TJH, "Hepatitis B antibodies, then HBsAg.") == [("HBsAg", "HBsAg")]
     assert MIMIC.canonical_names(["Pulse pressure", "HR"]) == ("pulse pressure", "Heart Rate")
 
 
@@ -117,7 +117,8 @@ def test_the_tags_of_the_grammar_name_nothing(name):
     ("hemoglobine", "hemoglobin"),
     ("k", "Serum potassium"), ("pt", "Prothrombin time"), ("LACTATE DEHYDROGENASE (LDH)", "Lactate dehydrogenase"),
     ("rising D-dimer of 21 ug/mL", "D-D dimer"), ("low serum albumin levels", "albumin"),
-    ("hepatitis B", "HBsAg"), ("chronic hepatitis B", "HBsAg"), ("hepatits B", "HBsAg"),
+    ("hepatitis B surface antigen", "HBsAg"), ("hepatits B surface antigen", "HBsAg"), ("hepatitis B", None),
+    ("hepatitis B virus antibody", None), ("anti-hepatitis B", None), ("hepatitis B vaccination", None),
     ("hepatitis C", "HCV antibody quantification"), ("hepatitis A", None), ("hepatitis E antibody", None),
     ("hepatitis B antibody", None), ("Hepatitis B surface antibodies", None), ("hepatitis antibody", None),
     ("creatine", "creatinine"), ("Creactive protein", "High sensitivity C-reactive protein"),

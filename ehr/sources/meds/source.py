@@ -79,6 +79,7 @@ def read_meds(data: Path | None, section: Section, cache: Path, checksums: Mappi
     return Source(
         name="meds", catalogue=mapping.catalogue, stays=stays.sort("stay_id"),
         days=days.drop("stay").sort("stay_id", "date"), files=dict(checksums),
+        parsed={"": folder},
         attrition=(*_silent(codes), *read.steps, *rows, *daily.steps),
         quarantine=pl.concat([read.aside.with_columns(pl.lit("").alias("text")), aside, _rules(codes)]))
 

@@ -66,6 +66,7 @@ def read_mimic_iv(data: Path | None, section: Section, cache: Path, checksums: M
         name="mimic_iv", catalogue="mimic_iv", stays=stays.sort("stay_id"), days=days.sort("stay_id", "date"),
         attrition=(*read.steps, *tables, *daily.steps, *outcomes.steps),
         files={extract.tables[name].path.name: checksums[name] for name in extract.tables},
+        parsed=dict(zip(EVENTS, folders, strict=True)),
         quarantine=pl.concat([_quarantine(read, folders), outcomes.aside]), version=extract.version, targets=targets)
 
 
