@@ -1,8 +1,9 @@
 """What no kept study needs: found first as a list of folders and files with sizes, then removed.
 
-Kept is what a kept study's ledger names with all it was made from, what a champion was made from, what the studies of the
-next extracts are compared with, and what is held in leases. Everything happens under the guard that studies take an artifact under, and each artifact
-and draft goes under the lock of its recipe; a lock that somebody holds protects what it is of.
+Kept is what a kept study's ledger names with all it was made from, what a champion was made from, what the studies of
+the next extracts are compared with, and what is held in leases. Everything happens under the guard that studies take an
+artifact under, and each artifact and draft goes under the lock of its recipe; a lock that somebody holds protects what
+it is of.
 """
 
 from __future__ import annotations
