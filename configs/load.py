@@ -109,10 +109,18 @@ def valid_range(info: FieldInfo) -> str:
 
 def _locate(name: str, folder: Path) -> Path:
     for path in (folder / f"{name}.yaml", Path(name), folder / name):
-        if path.is_file():
+        if _is_file(path):
             return path
     raise ConfigError(f"no configuration {name!r}", f"a YAML file, or one of: {', '.join(shipped())}",
                       "correct --config, or give the path of your own file")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # its name is too long, or a folder above is closed
+        raise ConfigError(f"{str(path)[:200]}: {error.strerror}", "a path that can be read",
+                          "correct the path, or give a shorter one") from error
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -120,15 +128,17 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path.name} extends itself", "`extends` makes a chain without a loop", f"edit {path}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date that does not exist
         raise ConfigError(f"{path} is no YAML: {error}", "a configuration is a YAML mapping", f"edit {path}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "a file that can be read", "correct its permissions") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}", "a configuration is a YAML mapping",
                           f"edit {path}")
     parent = values.pop("extends", None)
     if parent is None:
         return values
-    folder = FOLDER if (FOLDER / f"{parent}.yaml").is_file() else path.parent
+    folder = FOLDER if _is_file(FOLDER / f"{parent}.yaml") else path.parent
     return _merged(_read(_locate(str(parent), folder), (*seen, path)), values)
 
 
@@ -143,7 +153,7 @@ def _nested(override: str) -> dict[str, Any]:
         raise ConfigError(f"override {override!r}", "section.key=value", "for example --set policy.grpo.lr=1e-5")
     try:
         value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"override {override!r}: {error}", "the value is read as YAML", "quote the value") from error
     return _placed(name.strip(), value)
 
@@ -184,7 +194,7 @@ def _located(named: list[str], found: dict[str, Any], place: str) -> list[str]:
         if name in found:
             continue
         file = path if path.suffix in (".yaml", ".yml") else FOLDER / "arms" / f"{arm}.yaml"
-        if not file.is_file():
+        if not _is_file(file):
             known = ", ".join(sorted({*own, *shipped_arms()}))
             raise ConfigError(f"no arm {arm!r}", f"a YAML file, or one of: {known}",
                               f"correct {place}.arms, or describe the arm in the section `arms`")

@@ -11,7 +11,6 @@ this.
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import re
@@ -96,15 +95,20 @@ def expand(text: str, values: dict[str, str]) -> str:
 
 
 def ignored(path: str, patterns: list[str]) -> bool:
-    """Whether .dockerignore keeps a file out: it, or a folder above it, fits a pattern."""
-    parts = path.split("/")
+    """Whether .dockerignore keeps a file out: the last pattern that fits it or a folder above counts; `!` lets in."""
+    parts, out = path.split("/"), False
+    above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
     for pattern in patterns:
-        for depth in range(1, len(parts) + 1):
-            part = "/".join(parts[:depth])
-            if fnmatch.fnmatch(part, pattern) or (pattern.startswith("**/") and fnmatch.fnmatch(parts[depth - 1],
-                                                                                              pattern[3:])):
-                return True
-    return False
+        rule = _rule(pattern.removeprefix("!").strip("/"))
+        if any(rule.fullmatch(part) for part in above):
+            out = not pattern.startswith("!")
+    return out
+
+
+def _rule(pattern: str) -> re.Pattern[str]:
+    """Docker's signs: `*` and `?` stay within one name, `**` stands for any number of folders."""
+    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(signs.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern)))
 
 
 def context(dockerfile: Path, root: Path) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from contracts.errors import DataError, MissingFileError
+from ehr.sources.meds.dataset import open_dataset
 from ehr.sources.mimic_iv.layout import Extract, Table, open_extract
 from operations import datacheck
 from operations.arrivals import SUMS, sums_of
@@ -38,6 +39,24 @@ def check_data(folder: Path, on_file: OnFile = lambda *_: None) -> list[Check]:
     except DataError as error:
         return [Check("mimic-iv", "fail", error.value, f"{error.rule}: {error.next_step}")]
     return [_layout(extract), *_sums(extract, on_file)]
+
+
+def check_source(source: str, folder: Path) -> list[Check]:
+    """Whether a folder holds what a configuration reads, for the doctor: of an extract or a MEDS dataset the headers.
+
+    Args:
+        source: cohort.source of the configuration.
+
+    Raises:
+        EagRlError: it does not.
+    """
+    if source == "meds":
+        dataset = open_dataset(folder)
+        return [Check("meds", "ok", f"{len(dataset.files)} parquet files in {dataset.root}")]
+    if source != "mimic_iv":
+        return datacheck.check(folder)
+    extract = open_extract(folder, allow_extra=True)
+    return datacheck.check(extract.folder) if datacheck.is_demo(extract.folder) else [_layout(extract)]
 
 
 def _is_other_extract(folder: Path) -> bool:

@@ -23,9 +23,11 @@ from flows.cli_lineage import register as register_lineage
 from flows.cli_options import AsJson, ConfigName, Overrides, console, notes
 from flows.cli_serve import serve
 from flows.cli_transfer import transfer
+from flows.parts import Until
 
 app = typer.Typer(name="eag-rl", help="Expert-attention-guided reinforcement learning for EHR reasoning.",
                   no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+_INTERRUPTED = 130  # exit code of a shell's command that Ctrl-C ended
 data_app = typer.Typer(help="Get and check real data.", no_args_is_help=True)
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -44,9 +46,11 @@ def main() -> None:
     except EagRlError as error:
         _print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        notes.print("stopped; finished parts are kept, run the same command to go on")
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, KeyboardInterrupt) or end.code == _INTERRUPTED:  # typer makes the one into the other
+            notes.print("stopped; finished parts are kept, run the same command to go on")
+            sys.exit(_INTERRUPTED)
+        raise
 
 
 def _stop(*_: object) -> None:
@@ -69,7 +73,7 @@ def _run(config: str, overrides: list[str] | None, until: str) -> tuple[Any, dic
     with prefect_api(prepare(config, overrides or ())) as wait:
         from flows.judge_robustness import judge_robustness
         from flows.opening import deliver_logs, open_session
-        from flows.run_study import Until, run_study
+        from flows.run_study import run_study
 
         session = open_session(config, overrides or ())
         wait()
@@ -93,7 +97,7 @@ def _finish(session: Any, artifacts: dict[str, Any], as_json: bool, result: Any 
 
 @app.command()
 def run(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
-        until: Annotated[str, typer.Option(help="cohort, expert, trees, policy or report.")] = "report") -> None:
+        until: Annotated[Until, typer.Option(help="The last part that is wanted.")] = Until.report) -> None:
     """Run a study from hospital files to the report; what is finished and unchanged is not made again."""
     session, artifacts = _run(config, overrides, until)
     result = None
@@ -171,7 +175,9 @@ def sweep(over: Annotated[list[str], typer.Option("--over", help="Setting and it
           seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 42) -> None:
     """Run a study for each point of a grid of settings; they share all artifacts that do not differ."""
     from flows.environment import prefect_api, prepare
+    from flows.grid import checked
 
+    checked(config, over, overrides or (), draws, seed)
     with prefect_api(prepare(config, overrides or ())) as wait:
         from flows.opening import deliver_logs
         from flows.sweep import sweep as run_sweep
@@ -195,7 +201,7 @@ def sweep(over: Annotated[list[str], typer.Option("--over", help="Setting and it
 @app.command()
 def report(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Judge all arms and write the report (the same as `run`)."""
-    run(config, overrides, as_json, "report")
+    run(config, overrides, as_json, Until.report)
 
 
 @app.command()
@@ -315,9 +321,10 @@ def config_show(config: ConfigName = "demo", overrides: Overrides = None, as_jso
 def doctor(config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check versions, machine, disk, ports and data; each failed check names its remedy."""
     from configs.load import load
+    from flows.check_data import check_source
     from operations.doctor import examine
 
-    _print_checks(examine(load(config, overrides or ())), as_json)
+    _print_checks(examine(load(config, overrides or ()), check_source), as_json)
 
 
 def _print_checks(checks: list[Any], as_json: bool) -> None:

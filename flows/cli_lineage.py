@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,29 +34,48 @@ def register(app: typer.Typer) -> None:
 
 def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginning, or a kind.")] = None,
             config: ConfigName = "demo", overrides: Overrides = None, as_json: AsJson = False,
-            verify: Annotated[bool, typer.Option(help="Recompute every digest, of source files too.")] = False,
+            verify: Annotated[bool, typer.Option(help="Recompute digests, sources' too; no artifact: of all.")] = False,
             stay: Annotated[str | None, typer.Option(help="Go down to the prediction for this stay.")] = None,
             arm: Annotated[str | None, typer.Option(help="With --stay: whose prediction.")] = None,
             form: Annotated[Form, typer.Option("--format", help="How it is drawn.")] = Form.tree,
             out: Annotated[Path | None, typer.Option(help="File to write instead of printing.")] = None) -> None:
     """Walk from an artifact, or from one prediction, back to the sha256 of its source files."""
-    from flows.printing import print_artifacts
     from flows.trace_lineage import trace
 
     if (stay is None) != (arm is None):
         raise ConfigError("--stay and --arm", "a prediction is of one stay by one arm", "give both, or neither")
-    session = _session(config, overrides)
     if artifact is None and stay is None:
-        entries = list(session.store.manifests())
-        if as_json:
-            print(json.dumps([entry["artifact"] for entry in entries]))
-        else:
-            print_artifacts(console, entries)
+        if out is not None or form is not Form.tree:
+            raise ConfigError(f"--out {out}" if out is not None else f"--format {form}",
+                              "one artifact's chain is drawn or written", "name an artifact, for example `report`")
+        _show_all(_session(config, overrides).store, verify, as_json)
         return
+    session = _session(config, overrides)
     found = trace(session, artifact, verify, stay, arm)
     _show(found, form, as_json, out)
     if verify and not found.whole:
         raise typer.Exit(2)
+
+
+def _show_all(store: Any, verify: bool, as_json: bool) -> None:
+    """Lists all artifacts; verified, it says which were altered and ends with an error if any was."""
+    from flows.printing import print_artifacts
+
+    entries = list(store.manifests())
+    altered = store.verify_all() if verify else {}
+    if as_json:
+        named = [entry["artifact"] for entry in entries]
+        print(json.dumps({"artifacts": named, "altered_artifacts": altered} if verify else named))
+    else:
+        print_artifacts(console, entries)
+        _print_altered(altered)
+    if altered:
+        raise typer.Exit(2)
+
+
+def _print_altered(altered: Mapping[str, list[str]]) -> None:
+    for name, what in altered.items():
+        console.print(f"[red]altered[/red] {escape(name)}: {escape(', '.join(what))}", soft_wrap=True, highlight=False)
 
 
 def _show(found: Any, form: Form, as_json: bool, out: Path | None) -> None:
@@ -80,8 +100,7 @@ def _show(found: Any, form: Form, as_json: bool, out: Path | None) -> None:
     if out is not None:
         raise ConfigError(f"--out {out} with a tree", "a tree is for a terminal", "add --format html or mermaid")
     console.print(lineage_tree(found.node, found.broken), soft_wrap=True)
-    for name, what in found.altered.items():
-        console.print(f"[red]altered[/red] {name}: {escape(', '.join(what))}", soft_wrap=True, highlight=False)
+    _print_altered(found.altered)
     for name, what in found.broken.items():
         console.print(f"[red]altered[/red] source {escape(name)} {what}", soft_wrap=True, highlight=False)
     if found.unreached:

@@ -25,6 +25,7 @@ from prefect.workers.process import ProcessWorker
 
 from configs.schema import Operations
 from contracts.errors import ServerError
+from flows.settle_runs import WATCH
 from operations.pools import IN_IMAGE, Pool, filled, pool
 from operations.services import STUDY_QUEUE, WATCH_QUEUE
 from tasks.gpu import LIMIT
@@ -52,6 +53,16 @@ def deploy(section: Operations, kind: str = "process", watched: str = "mimic_iv_
     _deploy_all(wanted, watched)
     with get_client(sync_client=True) as client:
         return sorted(one.name for one in client.read_deployments() if "eag-rl" in one.tags)
+
+
+def watched_with() -> str | None:
+    """The configuration that the registered watch was told to watch with; None where none is registered."""
+    with get_client(sync_client=True) as client:
+        try:
+            found: str | None = client.read_deployment_by_name(f"{WATCH}/{WATCH}").parameters.get("config")
+        except ObjectNotFound:
+            return None
+    return found
 
 
 def _pool(client: SyncPrefectClient, wanted: Pool) -> None:

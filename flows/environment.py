@@ -82,7 +82,7 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], None]]:
     """
     Store(workspace).require_writable()
     if "PREFECT_API_URL" in os.environ:
-        with _reached(os.environ["PREFECT_API_URL"]):
+        with reached(os.environ["PREFECT_API_URL"]):
             yield lambda: None
         return
     with storage_errors(workspace / "prefect"):
@@ -96,7 +96,7 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], None]]:
         alone.release()
 
     try:
-        with _reached(server.address):
+        with reached(server.address):
             yield wait
     finally:
         del os.environ["PREFECT_API_URL"]
@@ -105,8 +105,8 @@ def prefect_api(workspace: Path) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _reached(address: str) -> Iterator[None]:
-    """Says what to do where Prefect's server stays away longer than its client asks again (about a minute).
+def reached(address: str) -> Iterator[None]:
+    """Says what to do where Prefect's server stays away longer than its client asks again (about a minute), or refuses.
 
     Raises:
         ServerError: as said.
@@ -115,5 +115,20 @@ def _reached(address: str) -> Iterator[None]:
         yield
     except httpx.TransportError as error:
         raise ServerError(f"the Prefect server at {address} does not answer ({type(error).__name__})",
-                          "it answers while a study runs", "start it, then run the same command again: finished "
+                          "it answers while a command needs it", "start it, then run the same command again: finished "
                           "stages and parts of stages are kept") from error
+    except httpx.HTTPStatusError as error:
+        if not str(error.request.url).startswith(address):
+            raise  # another server's answer
+        raise _refused(address, error) from error
+
+
+def _refused(address: str, error: httpx.HTTPStatusError) -> ServerError:
+    """What an answer that is no success means, with its next step."""
+    if error.response.status_code == httpx.codes.UNAUTHORIZED:
+        return ServerError(f"the Prefect server at {address} does not take the password (401)",
+                           "it wants the user and password that it was started with",
+                           "set PREFECT_API_AUTH_STRING (docker/compose.yaml's: docker/secrets/prefect_auth)")
+    return ServerError(f"the Prefect server at {address} answered {error.response.status_code} to "
+                       f"{error.request.method} {error.request.url.path}", "it takes what the pinned Prefect asks",
+                       "read its log; use a server of the pinned version (requirements/)")

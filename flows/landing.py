@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from contracts.errors import ConfigError, DataError, EagRlError
 from ehr.sources.mimic_iv.layout import open_extract
 from ehr.sources.places import is_local, place_of, state_of
 from lineage.artifact import content_digest, remembered_digest
+from lineage.store import storage_errors
 from operations.arrivals import SUMS, Judgement, Look, Release, date_in, newness_together, sums_of, unfinished
 from operations.ledger import JUDGED, OFFERED, Ledger
 from tasks.cohort import source_files
@@ -39,6 +41,7 @@ class Landing:
 
     Raises:
         ConfigError: the configuration reads no files.
+        StorageError: the folder cannot be made.
     """
 
     def __init__(self, config: Config, tell: Tell) -> None:
@@ -50,7 +53,8 @@ class Landing:
         self.folder = folder_of(config)
         self.ledger = Ledger(self.workspace, str(self.folder))
         if is_local(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with storage_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
 
     def look(self) -> None:
         """Looks at every extract once, and tells the newest arrival where only another study was told of it."""
@@ -67,6 +71,8 @@ class Landing:
                 verdict, release = Judgement("waiting", f"half-copied: {type(error).__name__} while it was read"), None
             except EagRlError as error:
                 verdict, release = Judgement("broken", f"{error.value}; {error.rule}"), None
+            except Exception as error:  # noqa: BLE001 - what one place does to its reader may not keep others waiting
+                verdict, release = Judgement("broken", f"{type(error).__name__} while it was read"), None
             if verdict is not None:
                 self._say(place, verdict, looks.get(str(place), {}).get("listing", ""), None)
             elif release is not None:
@@ -190,7 +196,7 @@ def _check_packed(name: str, path: Path) -> None:
         with path.open("rb") as raw, gzip.open(raw) as stream:
             while stream.read(_PIECE):
                 pass
-    except (gzip.BadGzipFile, EOFError, ValueError) as error:
+    except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{name} cannot be unpacked: {error}", "packed files are whole", "copy it again") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from functools import partial
 
 from prefect import flow
@@ -12,20 +11,10 @@ from flows.arms import stages_needed
 from flows.grow_trees import grow_trees
 from flows.judge_policy import judge_policy
 from flows.opening import Artifacts, open_session, study
+from flows.parts import Until
 from flows.prepare_cohort import prepare_cohort
 from flows.train_expert import train_expert
 from flows.tune_policy import tune_policy
-
-
-class Until(StrEnum):
-    """The last part of a study that is wanted."""
-
-    cohort = "cohort"
-    expert = "expert"
-    trees = "trees"
-    policy = "policy"
-    report = "report"
-
 
 _Parts = dict[Until, Callable[..., Artifacts]]
 _PARTS: _Parts = {

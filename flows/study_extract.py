@@ -15,7 +15,8 @@ from contracts.errors import ArtifactError, DataError, EagRlError
 from evaluation.tables import METHOD
 from flows.landing import digest_of, folder_of
 from flows.opening import Artifacts, handed, held, open_session, taken
-from flows.run_study import Until, run_study
+from flows.parts import Until
+from flows.run_study import run_study
 from lineage.artifact import Artifact
 from operations.ledger import STUDIED, STUDYING, Ledger
 from tasks.comparison import BEFORE, BY_HAND, CHAMPION, FILE, KEPT, REMOVED, comparison, judged_with, wanted

@@ -32,6 +32,8 @@ _PART = re.compile(r"[A-Za-z0-9]([\w.@+=, -]{0,198}[\w.@+=-])?", re.ASCII)
 VERSION = 1
 FOLDERS = ("artifacts", "drafts", "locks", "ledger", "leases")
 
+_NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
 OnWait = Callable[[str], None]
 
 
@@ -141,6 +143,20 @@ class Store:
         differing = {name for name in {*recorded, *found} if recorded.get(name) != found.get(name)}
         return sorted(differing | (set() if own else {MANIFEST}))
 
+    def verify_all(self) -> dict[str, list[str]]:
+        """Id of each artifact that was altered, with the names of its files as `verify` gives them."""
+        found = {}
+        for folder in sorted((self.workspace / "artifacts").glob("*/*/")):
+            try:
+                artifact = _artifact(folder / MANIFEST)
+                own = self.workspace / artifact.uri == folder
+            except (OSError, ArtifactError):
+                own = False
+            names = self.verify(artifact) if own else [MANIFEST]
+            if names:
+                found[folder.name] = names
+        return found
+
     def discard(self, artifact: Artifact) -> None:
         """Removes an artifact that was altered or is no longer wanted."""
         shutil.rmtree(self.folder(artifact))
@@ -197,13 +213,14 @@ class Store:
             study: for which it is; stands in the draft, for those who wait and for the removal of what nobody wants.
         """
         draft = self.workspace / "drafts" / _name(kind, recipe)
-        with self.holding(kind, recipe, on_wait), storage_errors(draft):
-            if (draft / "out").exists():
-                shutil.rmtree(draft / "out")
-            for name in ("out", "scratch"):
-                (draft / name).mkdir(parents=True, exist_ok=True)
-            write_json(draft / OWNER, {"study": study, "pid": os.getpid(), "since": time.time(), "recipe": recipe,
-                                       "kind": kind})
+        with self.holding(kind, recipe, on_wait), _disk_errors(draft):
+            with storage_errors(draft):
+                if (draft / "out").exists():
+                    shutil.rmtree(draft / "out")
+                for name in ("out", "scratch"):
+                    (draft / name).mkdir(parents=True, exist_ok=True)
+                write_json(draft / OWNER, {"study": study, "pid": os.getpid(), "since": time.time(),
+                                           "recipe": recipe, "kind": kind})
             yield Draft(draft / "out", draft / "scratch")
 
     def commit(self, draft: Draft, kind: str, recipe: Recipe, inputs: Mapping[str, Artifact],
@@ -268,11 +285,25 @@ class Store:
 
 @contextmanager
 def storage_errors(place: Path) -> Iterator[None]:
-    """Turns "disk full" and "not writable" into a StorageError that says what to do.
+    """Turns "disk full", "not writable" and "no such place" into a StorageError that says what to do.
 
     Raises:
         StorageError: as said.
     """
+    try:
+        with _disk_errors(place):
+            yield
+    except OSError as error:
+        if error.errno in _NO_PLACE:
+            raise StorageError(f"{place} cannot be written: {error.strerror}", "a file is written to a folder that is "
+                               "there, and no folder has the name of a file or too long a one",
+                               "name another path: --out, paths.workspace or landing.folder") from error
+        raise
+
+
+@contextmanager
+def _disk_errors(place: Path) -> Iterator[None]:
+    """The first two of `storage_errors`: around other rooms' code, where a file that is missing is not ours."""
     try:
         yield
     except OSError as error:

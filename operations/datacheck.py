@@ -7,6 +7,7 @@ business of the room `ehr`. A file that is readable but has an unknown sha256 is
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _table(path: Path) -> tuple[str, Sequence[str]]:
         with gzip.open(path, "rt", encoding="utf-8") as stream:
             header = stream.readline().rstrip("\n")
             rows = sum(1 for _ in stream)
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise _Unreadable(f"not readable as gzipped CSV: {error}") from error
     columns = [column.strip().strip('"') for column in header.split(",")]
     return _size((rows, len(columns))), columns

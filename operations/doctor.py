@@ -12,8 +12,10 @@ import os
 import platform
 import resource
 import socket
+import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,23 +32,29 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[1]
 _SETUP = "./scripts/setup"
+# How checks of data call a cohort.source; TJH's two files are one public source.
+_NAMES = {"tjh_external": ("tjh",), "mimic_iv": ("mimic-iv", "mimic-demo")}
+Holds = Callable[[str, Path], list[Check]]
 _SHIPPED_MODEL = "smollm2-135m"
 # In the command lines of what a study starts.
 _MARKS = ("vllm.entrypoints.openai.api_server", "-m models.", "/eag-rl ")
 
 
-def examine(config: Config) -> list[Check]:
+def examine(config: Config, holds: Holds | None = None) -> list[Check]:
     """Asks all questions.
 
     Args:
         config: the study that is to run; it decides what is needed.
+        holds: gives the checks of a cohort.source and a folder, for sources that only their readers know; none: the
+            open sources alone are known.
     """
     machine: tuple[Callable[[], Iterator[Check]], ...] = (_python, _packages, hardware.processor, hardware.libraries,
                                                           _proxy, _limits, _leftovers, _clock)
     study: tuple[Callable[[Config], Iterator[Check]], ...] = (hardware.gpu, hardware.memory, storage.disk, _ports,
-                                                              _model, _data)
+                                                              _model)
     return [check for question in machine for check in _answers(question.__name__, question)] + \
-        [check for asked in study for check in _answers(asked.__name__, partial(asked, config))]
+        [check for asked in study for check in _answers(asked.__name__, partial(asked, config))] + \
+        list(_answers("data", partial(_data, config, holds)))
 
 
 def _answers(name: str, question: Callable[[], Iterator[Check]]) -> Iterator[Check]:
@@ -55,7 +63,7 @@ def _answers(name: str, question: Callable[[], Iterator[Check]]) -> Iterator[Che
         yield from question()
     except ImportError as error:
         yield Check(name.strip("_"), "fail", f"cannot be examined: {error}", f"run {_SETUP}")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError, zlib.error) as error:
         yield Check(name.strip("_"), "warn", f"cannot be examined: {type(error).__name__}: {error}",
                     "look at it by hand; the rest was examined")
 
@@ -156,33 +164,44 @@ def _hub_cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE", str(home / "hub"))).expanduser()
 
 
-def _data(config: Config) -> Iterator[Check]:
+def _data(config: Config, holds: Holds | None) -> Iterator[Check]:
     from operations.datacheck import check
 
-    named = config.paths.data or os.environ.get("EAG_RL_DATA")
-    needed = config.cohort.source != "synthetic"
+    named, source = config.paths.data or os.environ.get("EAG_RL_DATA"), config.cohort.source
+    needed = source != "synthetic"
     if not named:
         yield Check("data", "fail" if needed else "ok",
-                    f"no folder is set; {config.cohort.source} {'needs one' if needed else 'needs none'}",
-                    "run `eag-rl data fetch tjh`, then set EAG_RL_DATA to its folder" if needed else "")
+                    f"no folder is set; {source} {'needs one' if needed else 'needs none'}",
+                    f"{_remedy(source)}, then set EAG_RL_DATA to its folder" if needed else "")
         return
     try:
-        results = check(Path(named))
+        results = check(Path(named)) if holds is None else holds(source, Path(named))
     except EagRlError as error:
         results = [Check("data", "fail", error.value, error.next_step)]
     good = sum(result.status == "ok" for result in results)
     if not needed:
         yield Check("data", "ok", f"{good} of {len(results)} checks of {named} hold; this configuration needs no data")
         return
-    source = config.cohort.source.removesuffix("_external")  # the same public source holds both files of TJH
-    wanted = [result for result in results if result.name.partition(":")[0] == source]
+    names = _NAMES.get(source, (source,))
+    wanted = [result for result in results if result.name.partition(":")[0] in names]
     if not wanted:
-        yield Check("data", "fail", f"{named} does not hold {source}", f"eag-rl data fetch {source} --target {named}")
+        found = f": {results[0].found}" if results and results[0].status == "fail" else ""
+        yield Check("data", "fail", f"{named} does not hold {source}{found}",
+                    f"{_remedy(source, named)}, or set EAG_RL_DATA to the folder that holds it")
     elif all(result.status == "ok" for result in wanted):
         yield Check("data", "ok", f"{source} in {named}: {len(wanted)} checks hold")
     for result in wanted:
         if result.status != "ok":
             yield Check(f"data {result.name}", result.status, result.found, result.remedy)
+
+
+def _remedy(source: str, target: str = "") -> str:
+    """How data of a source is got."""
+    if source == "meds":
+        return "bring a MEDS dataset (data/*.parquet) here"
+    public = "mimic-demo" if source == "mimic_iv" else "tjh"
+    fetch = f"run `eag-rl data fetch {public}{f' --target {target}' if target else ''}`"
+    return f"{fetch} (or bring MIMIC-IV of PhysioNet here)" if source == "mimic_iv" else fetch
 
 
 def _limits() -> Iterator[Check]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from contracts.errors import StorageError
 from operations.arrivals import Release
 
 JUDGED = ("waiting", "arrived", "duplicate", "older", "broken")
@@ -28,12 +29,19 @@ class Ledger:
     Args:
         workspace: holds `landing-ledger/`; made if missing.
         landing: the landing folder whose arrivals count; "": those of all. Lines of all of them stand in one file.
+
+    Raises:
+        StorageError: its folder cannot be made.
     """
 
     def __init__(self, workspace: Path, landing: str = "") -> None:
         self.landing = landing.rstrip("/")
         self.folder = workspace.resolve() / "landing-ledger"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be made: {error.strerror}", "the workspace is a folder that can "
+                               "be written", "correct its permissions, or set paths.workspace") from error
         self.file, self.looks_file = self.folder / "ledger.jsonl", self.folder / "looks.json"
 
     def rows(self) -> list[dict[str, Any]]:

@@ -76,6 +76,27 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
+@pytest.mark.parametrize("content", [b"study: {name: \xff}\n", b"study: {name: 2026-13-01}\n"])
+def test_a_file_that_is_no_text_or_holds_no_date_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load(str(path))
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(f"extends: {'x' * 300}\n")
+    for name, settings in (("x" * 300, []), (str(tmp_path / "own.yaml"), []),
+                           ("demo", [f"evaluation.arms=[{'x' * 300}]"])):
+        with pytest.raises(ConfigError, match="too long"):
+            load(name, settings)
+
+
+def test_an_override_with_a_date_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="month must be"):
+        load("demo", ["study.name=2026-13-01"])
+
+
 def test_a_dumped_configuration_validates_to_itself() -> None:
     config = load("tjh_small")
     assert Config.model_validate(dump(config)) == config

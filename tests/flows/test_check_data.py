@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from contracts.errors import MissingFileError
 from ehr.extracts.write import synthesize
-from flows.check_data import check_data
+from flows.check_data import check_data, check_source
 from operations.arrivals import SUMS
+from support.meds_dataset import write_dataset
 from support.tiny_study import eag_rl, last_json
 
 
@@ -47,3 +50,19 @@ def test_a_missing_table_ends_the_command_with_what_to_do(extract: Path) -> None
     done = eag_rl("data", "check", str(extract), "--json", check=False)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert "icu/icustays" in str(last_json(done))
+
+
+def test_the_doctor_takes_an_extract_that_is_not_the_demo(extract: Path, tmp_path: Path) -> None:
+    done = eag_rl("doctor", "--config", "mimic_iv_mortality", "--set", f"paths.data={extract.parent}", "--set",
+                  f"paths.workspace={tmp_path / 'w'}", "--json", check=False)
+    (found,) = [check for check in json.loads(done.stdout) if check["name"].startswith("data")]
+    assert found["status"] == "ok" and "mimic_iv in" in found["found"]
+
+
+def test_the_doctor_takes_a_meds_dataset_and_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingFileError, match="data/"):
+        check_source("meds", tmp_path / "empty")
+    write_dataset(tmp_path / "meds")
+    (found,) = check_source("meds", tmp_path / "meds")
+    assert found.status == "ok" and found.name == "meds"

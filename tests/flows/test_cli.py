@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,29 @@ def test_a_wrong_setting_ends_with_value_rule_and_next_step() -> None:
     assert done.returncode == 2
     assert "policy.grpo.lr = 9" in done.stderr and "rule:" in done.stderr and "next step:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_last_part_is_refused_before_a_server_starts(tmp_path: Path) -> None:
+    done = eag_rl("run", "--until", "robustness", "--set", f"paths.workspace={tmp_path / 'w'}", check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and not (tmp_path / "w").exists()
+    for part in ("cohort", "expert", "trees", "policy", "report"):
+        assert part in done.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_stopped_says_how_to_go_on(sent: signal.Signals) -> None:
+    code = ("import time\nfrom flows import cli\n"
+            "@cli.app.command()\ndef sleep() -> None:\n    print('asleep', flush=True)\n    time.sleep(60)\n"
+            "cli.main()")
+    child = subprocess.Popen([sys.executable, "-c", code, "sleep"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, cwd=Path(__file__).parents[2])
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "asleep\n"
+        child.send_signal(sent)
+        said = child.communicate(timeout=30)[1]
+    finally:
+        child.kill()
+    assert child.returncode == 130 and "run the same command to go on" in said and "Traceback" not in said
 
 
 def test_an_error_is_json_where_json_is_asked_for() -> None:

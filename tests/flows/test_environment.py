@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from filelock import FileLock
 
 from contracts.errors import ServerError
 from flows.cli_lineage import gc, lineage
-from flows.environment import reach
+from flows.environment import reach, reached
 
 PAGES = {"prefect": "http://127.0.0.1:4321", "mlflow": "http://127.0.0.1:5432"}
 POSTGRES = "operations.mlflow_database=postgresql://me@127.0.0.1/mlflow"
@@ -68,3 +69,23 @@ def test_a_server_that_is_named_reaches_the_database(tmp_path: Path, monkeypatch
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert reach("demo", [f"paths.workspace={tmp_path}", POSTGRES]).operations.mlflow_database
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:9"
+
+
+def answered(address: str, status: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", f"{address}/work_pools/filter")
+    return httpx.HTTPStatusError("no", request=request, response=httpx.Response(status, request=request))
+
+
+@pytest.mark.parametrize(("status", "cause", "next_step"), [
+    (401, "does not take the password", "PREFECT_API_AUTH_STRING"),
+    (500, "answered 500 to POST /api/work_pools/filter", "read its log")])
+def test_a_prefect_server_that_refuses_is_told_with_a_next_step(status: int, cause: str, next_step: str) -> None:
+    address = "http://127.0.0.1:9/api"
+    with pytest.raises(ServerError) as caught, reached(address):
+        raise answered(address, status)
+    assert address in str(caught.value) and cause in str(caught.value) and next_step in str(caught.value)
+
+
+def test_the_refusal_of_another_server_is_not_put_down_to_prefects() -> None:
+    with pytest.raises(httpx.HTTPStatusError), reached("http://127.0.0.1:9/api"):
+        raise answered("http://127.0.0.1:8000/v1", 401)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from configs.load import dump, load
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, StorageError
 from ehr.extracts.write import synthesize
 from flows.landing import Landing, digest_of
-from tasks.session import session_of
+from support.damaged_gzip import damaged_gzip
+from tasks.session import Session, session_of
 
 
 class Watched:
@@ -204,6 +206,34 @@ def test_what_the_reader_refuses_is_broken_and_says_why(tmp_path: Path, extract:
     assert [status for name in ("lacking", "cut", "notes") for status in watched.statuses(name)].count("broken") == 3
 
 
+def test_one_that_is_damaged_in_the_middle_keeps_no_other_from_arriving(tmp_path: Path, extract: Path) -> None:
+    watched = Watched(tmp_path, "landing.stable_seconds=0")
+    without = shutil.ignore_patterns("SHA256SUMS.txt")
+    shutil.copytree(extract, watched.folder / "a-damaged", ignore=without)
+    shutil.copytree(extract, watched.folder / "b-whole", ignore=without)
+    file = watched.folder / "a-damaged" / "icu" / "chartevents.csv.gz"
+    file.write_bytes(damaged_gzip(gzip.decompress(file.read_bytes()) + b"\n" * 100_000))
+    said = watched.look()
+    assert said["a-damaged"].startswith("broken: icu/chartevents.csv.gz cannot be unpacked")
+    assert said["b-whole"].startswith("arrived")
+
+
+def test_whatever_one_extract_does_to_its_reader_the_others_are_looked_at(
+        tmp_path: Path, extract: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(tmp_path, "landing.stable_seconds=0")
+    for name in ("a-odd", "b-whole"):
+        shutil.copytree(extract, watched.folder / name)
+
+    def digest(session: Session) -> str:
+        if session.data is not None and session.data.name == "a-odd":
+            raise RuntimeError("of a library")
+        return digest_of(session)
+
+    monkeypatch.setattr("flows.landing.digest_of", digest)
+    said = watched.look()
+    assert said["a-odd"] == "broken: RuntimeError while it was read" and said["b-whole"].startswith("arrived")
+
+
 def test_a_broken_one_that_is_copied_again_arrives(tmp_path: Path, extract: Path) -> None:
     watched = Watched(tmp_path, "landing.stable_seconds=0")
     shutil.copytree(extract, watched.folder / "a")
@@ -251,3 +281,10 @@ def test_a_mapping_is_no_part_of_an_extract(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_study_that_reads_no_files_has_nothing_to_watch(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="synthetic"):
         Landing(load("demo", [f"paths.workspace={tmp_path}"]), print)
+
+
+def test_a_landing_folder_that_is_a_file_is_refused_with_a_next_step(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="file cannot be written") as caught:
+        Watched(tmp_path, f"landing.folder={tmp_path / 'file'}")
+    assert "landing.folder" in caught.value.next_step

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from contracts.errors import ArtifactError, ConfigError
+from contracts.errors import ArtifactError, ConfigError, StorageError
 from flows.cli import app
 from support.small_store import ANSWER, EVIDENCE, STAYS, small_store
 
@@ -42,6 +42,23 @@ def test_verify_says_what_was_altered_and_ends_with_an_error(tmp_path: Path) -> 
     assert values["unreached_sources"] == ["hospital.csv"]
 
 
+def test_verify_of_no_artifact_checks_all_of_the_workspace(tmp_path: Path) -> None:
+    store, made = small_store(tmp_path)
+    whole = ask(tmp_path, "lineage", "--verify")
+    assert whole.exit_code == 0 and made["report"].id in whole.stdout and "altered" not in whole.stdout
+    (store.folder(made["rl"]) / "rollouts.parquet").write_bytes(b"forged")
+    (store.folder(made["base"]) / "manifest.json").write_text("{")
+    found = ask(tmp_path, "lineage", "--verify")
+    assert found.exit_code == 2
+    assert f"altered {made['rl'].id}: rollouts.parquet" in found.stdout
+    assert f"altered {made['base'].id}: manifest.json" in found.stdout
+    as_json = ask(tmp_path, "lineage", "--verify", "--json")
+    values = json.loads(as_json.stdout)
+    assert as_json.exit_code == 2 and made["rl"].id in [one["id"] for one in values["artifacts"]]
+    assert values["altered_artifacts"] == {made["rl"].id: ["rollouts.parquet"], made["base"].id: ["manifest.json"]}
+    assert ask(tmp_path, "lineage").exit_code == 0
+
+
 @pytest.mark.parametrize("form", ["tree", "mermaid", "html"])
 def test_every_form_goes_down_to_one_prediction_and_names_nobody(form: str, tmp_path: Path) -> None:
     small_store(tmp_path)
@@ -53,10 +70,19 @@ def test_every_form_goes_down_to_one_prediction_and_names_nobody(form: str, tmp_
     assert not any(secret in text for secret in (*STAYS, EVIDENCE, ANSWER))
 
 
-@pytest.mark.parametrize("arguments", [("--stay", STAYS[0]), ("--arm", "stage1+2"), ("report", "--out", "x.txt")])
+@pytest.mark.parametrize("arguments", [("--stay", STAYS[0]), ("--arm", "stage1+2"), ("report", "--out", "x.txt"),
+                                       ("--out", "x.html"), ("--format", "html"), ("--verify", "--format", "mermaid")])
 def test_options_that_do_not_fit_together_are_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
     small_store(tmp_path)
     assert isinstance(ask(tmp_path, "lineage", *arguments).exception, ConfigError)
+
+
+@pytest.mark.parametrize("out", ["missing/why.html", "folder"])
+def test_a_page_that_cannot_be_written_is_an_error_with_a_next_step(out: str, tmp_path: Path) -> None:
+    small_store(tmp_path)
+    (tmp_path / "folder").mkdir()
+    refused = ask(tmp_path, "lineage", "report", "--format", "html", "--out", str(tmp_path / out)).exception
+    assert isinstance(refused, StorageError) and "--out" in refused.next_step
 
 
 def test_gc_says_how_many_bytes_and_refuses_a_study_that_is_not_there(tmp_path: Path) -> None:

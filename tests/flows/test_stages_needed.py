@@ -12,6 +12,7 @@ import pytest
 from configs.load import load
 from flows import before_judging, run_study
 from flows.arms import stages_needed
+from flows.parts import Until
 
 
 @pytest.mark.parametrize(("arms", "needed"), [
@@ -45,7 +46,7 @@ def test_a_study_runs_the_parts_that_are_needed(arms: str, until: str, ran: list
     monkeypatch.setattr(run_study, "prepare_cohort", part("cohort"))
     monkeypatch.setattr(run_study, "tune_policy", part("policy"))
     monkeypatch.setattr(run_study, "_PARTS", {one: part(one.value) for one in run_study._PARTS})
-    run_study.run_study.fn("demo", [f"evaluation.arms={arms}"], run_study.Until(until))
+    run_study.run_study.fn("demo", [f"evaluation.arms={arms}"], Until(until))
     assert seen == ["cohort", *ran]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import ConfigError
-from flows.sweep import Point, _written, points
+from flows.grid import checked, points, settings_of
+from flows.sweep import Point, _written
+from support.tiny_study import eag_rl
 
 
 def test_a_grid_holds_every_combination_once_with_typed_values() -> None:
@@ -26,6 +28,7 @@ def test_a_draw_repeats_no_point_and_depends_on_its_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("over", [[], ["rewards.weight"], ["rewards.weight="], ["=1"], ["rewards.weight=[0.1"],
+                                  ["study.name=2026-13-01"], ["arms=[{2026-01-01: a}]"],
                                   ["search.depth=1", "search.depth=2"],
                                   ["search.depth=" + ",".join(map(str, range(60))), "search.rollouts=" + ",".join(
                                       map(str, range(60)))]])
@@ -39,3 +42,17 @@ def test_the_tables_hold_every_study_also_those_that_failed(tmp_path: Path) -> N
     lines = (folder / "results.csv").read_text().splitlines()
     assert lines == ["a,auroc,study run,error", "1,0.7,run,", "2,,,no memory"]
     assert json.loads((folder / "results.json").read_text())[1]["error"] == "no memory"
+
+
+def test_a_date_is_a_value_as_it_was_typed(tmp_path: Path) -> None:
+    (one, other) = checked("demo", ["study.name=2026-01-02,2026-01-03"], [], None, 0)
+    assert settings_of(one) == ['study.name="2026-01-02"']
+    folder = _written(tmp_path / "x", [Point(other)])
+    assert json.loads((folder / "results.json").read_text())[0]["study.name"] == "2026-01-03"
+
+
+@pytest.mark.parametrize(("over", "said"), [("rewards.weight=[0.1", "--over"), ("rewards.weight=0.4,9", "= 9")])
+def test_a_wrong_point_is_refused_before_a_server_starts(over: str, said: str, tmp_path: Path) -> None:
+    done = eag_rl("sweep", "--over", over, "--set", f"paths.workspace={tmp_path / 'w'}", check=False)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "w").exists()

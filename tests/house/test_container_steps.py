@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import ssl
 import subprocess
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -171,14 +173,55 @@ def test_a_python_of_the_base_images_version_is_the_images_python(project: Path,
         dry.dry_run(path, tmp_path / "old", None, {}, project)
 
 
+PATTERNS = [line for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[0] != "#"]
+
+
+@pytest.mark.parametrize(("path", "patterns", "out"), [
+    ("a/b.txt", ["*"], True), ("a/b.txt", ["*", "!a"], False), ("a/b.txt", ["!a", "*"], True),
+    ("a/b.csv", ["*", "!a", "**/*.csv"], True), ("b.csv", ["**/*.csv"], True), ("a/b.csv", ["*.csv"], False),
+    ("a/b/c", ["*", "!a/b/c"], False), ("a/b/d", ["*", "!a/b/c"], True), (".a/b_cache", [".*_cache"], False),
+    ("x/__pycache__/y", ["**/__pycache__"], True), ("ab", ["?"], False)])
+def test_the_last_pattern_that_fits_a_file_or_a_folder_above_it_counts(path: str, patterns: list[str],
+                                                                       out: bool) -> None:
+    assert dry.ignored(path, patterns) is out
+
+
 def test_no_secret_and_no_patient_gets_into_the_build_context() -> None:
-    patterns = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
-    for name in ("docker/secrets/vllm_key", "data/tjh/x.xlsx", "a/b.parquet", ".env", "docker/.env", "m/x.safetensors",
-                 "x.csv", ".eag-rl/mlflow/mlflow.db", ".git/config"):
-        assert dry.ignored(name, patterns), name
-    assert not any(dry.ignored(name, patterns) for name in ("configs/demo.yaml", "docker/entrypoint", "flows/cli.py"))
+    guard = (ROOT / "scripts" / "refuse-data").read_text()
+    suffixes = re.findall(r'"(\.\w+)"', guard[guard.index("SUFFIXES"):guard.index("SECRET_FOLDERS")])
+    assert len(suffixes) > 30
+    for name in ("docker/secrets/vllm_key", "data/tjh/x.xlsx", ".env", "docker/.env", "configs/.env", "why.html",
+                 ".eag-rl/mlflow/mlflow.db", ".git/config", "patient.json", "study.tar.gz", "notes/patients.txt",
+                 "models-local/m/config.json", "models/x.jsonl", *(f"configs/x{suffix}" for suffix in suffixes)):
+        assert dry.ignored(name, PATTERNS), name
     for other in DOCKER.glob("Dockerfile.*.dockerignore"):
-        assert other.read_text().splitlines()[1:] == patterns[1:]
+        assert [line for line in other.read_text().splitlines() if line[0] != "#"] == PATTERNS
+
+
+def test_what_the_images_run_gets_into_the_build_context() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    rooms = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    tracked = subprocess.run(["git", "ls-files", *rooms, "scripts", "requirements"], cwd=ROOT, capture_output=True,
+                             text=True, check=True).stdout.splitlines()
+    wanted = [*tracked, "docker/entrypoint", "docker/healthy", "pyproject.toml", "prefect.yaml",
+              project["project"]["readme"]]
+    assert len(tracked) > 300 and [name for name in wanted if dry.ignored(name, PATTERNS)] == []
+
+
+def test_what_the_readmes_commands_write_is_not_offered_to_git() -> None:
+    written = re.findall(r"(?:--out |> )(\w+\.[\w.]+)", (ROOT / "README.md").read_text())
+    assert {"why.html", "patient.json", "study.tar.gz"} <= set(written)
+    answer = subprocess.run(["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.stdout.split() == written
+
+
+def test_an_openssl_that_fails_is_quoted_with_a_next_step(tmp_path: Path) -> None:
+    (tmp_path / "openssl").write_text("#!/bin/sh\necho at first >&2\necho 'req: Unknown option: -addext' >&2\nexit 1\n")
+    (tmp_path / "openssl").chmod(0o755)
+    answer = subprocess.run([ROOT / "scripts" / "docker-secrets", tmp_path / "made"], capture_output=True, text=True,
+                            check=False, env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert answer.returncode == 2
+    assert "error: openssl made no certificate: req: Unknown option: -addext\n next: " in answer.stderr
 
 
 def test_every_instruction_of_the_images_is_known_to_the_dry_run() -> None:

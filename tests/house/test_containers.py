@@ -13,8 +13,10 @@ import jsonschema
 import pytest
 import yaml
 
+from configs.schema import Policy, Serving
 from operations.pools import IN_IMAGE
 from operations.privacy import DEFAULTS, ENFORCED
+from serving.command import Launch, arguments
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -29,6 +31,13 @@ def environment(service: dict[str, Any]) -> dict[str, str]:
     return service.get("environment", {})
 
 
+def mounts(service: dict[str, Any]) -> list[str]:
+    """A service's volumes in the short form."""
+    return [volume if isinstance(volume, str) else
+            f"{volume['source']}:{volume['target']}{':ro' * volume.get('read_only', False)}"
+            for volume in service["volumes"]]
+
+
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
 def test_compose_files_keep_the_compose_specification(name: str) -> None:
     schema = json.loads((ROOT / "tests" / "support" / "compose_spec.json").read_text())
@@ -37,6 +46,22 @@ def test_compose_files_keep_the_compose_specification(name: str) -> None:
     values["services"]["worker"]["portz"] = ["1:1"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft201909Validator(schema).validate(values)
+
+
+def flags(words: list[str]) -> dict[str, str]:
+    """Flags with their values, those that a user has not set at their defaults."""
+    line = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", " ".join(words))
+    return {name: value.strip() for name, value in re.findall(r"(--[\w-]+)((?: (?!--)\S+)*)", line)}
+
+
+@pytest.mark.parametrize(("name", "device", "dtype"), [("compose.yaml", "cpu", "float32"),
+                                                       ("compose.gpu.yaml", "cuda", "bfloat16")])
+def test_the_vllm_of_the_compose_files_is_told_what_a_study_tells_its_own(name: str, device: Any, dtype: str) -> None:
+    served = yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))["services"]["vllm"]["command"]
+    launch = Launch("/models/model", dtype, Policy(model="m").lora.rank, seed=0, port=8000, api_key="")
+    own = flags(arguments(launch, Serving(), device))
+    # The network is the container's; a request of a study names its seed.
+    assert flags(served) == {**{flag: value for flag, value in own.items() if flag != "--seed"}, "--host": "0.0.0.0"}
 
 
 def test_the_stack_has_its_parts() -> None:
@@ -58,17 +83,23 @@ def test_what_holds_data_or_sees_patients_has_no_way_out() -> None:
     assert COMPOSE["networks"]["inside"]["internal"] is True
     alone = {name for name, service in SERVICES.items() if service["networks"] == ["inside"]}
     assert alone == set(SERVICES) - {"prefect", "mlflow", "serve"}
-    assert all("/data:ro" in volume or "/models:ro" in volume or volume == "workspace:/app/.eag-rl"
-               for name in ("worker", "vllm", "serve") for volume in SERVICES[name]["volumes"])
+    assert all(volume.endswith((":/data:ro", ":/models:ro")) or volume == "workspace:/app/.eag-rl"
+               for name in ("worker", "vllm", "serve") for volume in mounts(SERVICES[name]))
+
+
+def test_a_folder_that_a_user_names_is_never_read_as_the_name_of_a_volume() -> None:
+    for name, service in SERVICES.items():
+        assert not any("$" in volume for volume in service.get("volumes", ()) if isinstance(volume, str)), name
+    folders = re.findall(r"export EAG_RL_\w+=(\S+?)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert folders and all(folder.strip('"').startswith(("$PWD/", "/", "<")) for folder in folders)
 
 
 def test_runs_of_the_docker_pool_find_what_the_worker_of_the_compose_file_finds() -> None:
     pools = yaml.safe_load((ROOT / "operations" / "pools.yaml").read_text(encoding="utf-8"))
     docker, kubernetes, worker = pools["docker"]["defaults"], pools["kubernetes"], SERVICES["worker"]
     named = {name: (entry or {}).get("name", name) for name, entry in COMPOSE["volumes"].items()}
-    mounts = [volume.partition(":") for volume in worker["volumes"]]
-    assert docker["volumes"] == [f"{named.get(name, name)}:{place}" if name in named else volume
-                                 for volume, (name, _, place) in zip(worker["volumes"], mounts, strict=True)]
+    parts = [volume.partition(":") for volume in mounts(worker)]
+    assert docker["volumes"] == [f"{named.get(name, name)}:{place}" for name, _, place in parts]
     own = {name: value for name, value in environment(worker).items()
            if not name.endswith("_FILE") and not name.startswith("PREFECT_WORKER_")}
     assert docker["env"] == own and docker["image"] == worker["image"]

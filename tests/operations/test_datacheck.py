@@ -13,6 +13,7 @@ from contracts.errors import MissingFileError
 from operations.checks import Check
 from operations.datacheck import check
 from operations.sources import TJH_TRAIN
+from support.damaged_gzip import damaged_gzip
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -54,8 +55,9 @@ def test_a_missing_column_fails_and_is_named(tmp_path: Path) -> None:
     assert found.status == "fail" and "'gender'" in found.found
 
 
-@pytest.mark.parametrize("content", [b"subject_id,gender\n", gzip.compress(b"subject_id,gender\n" * 999)[:-20], b""],
-                         ids=["plain", "truncated", "empty"])
+@pytest.mark.parametrize("content", [b"subject_id,gender\n", gzip.compress(b"subject_id,gender\n" * 999)[:-20], b"",
+                                     damaged_gzip(b"subject_id,gender\n" * 999)],
+                         ids=["plain", "truncated", "empty", "damaged in the middle"])
 def test_a_file_that_is_no_whole_gzip_fails(tmp_path: Path, content: bytes) -> None:
     table(tmp_path, "hosp/patients.csv.gz", "").write_bytes(content)
     found = by_name(check(tmp_path))["mimic-demo: hosp/patients.csv.gz"]

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import psutil
@@ -70,6 +71,32 @@ def test_real_data_that_is_needed_and_not_named_is_a_failure(monkeypatch: pytest
 def test_a_data_folder_without_the_source_is_a_failure(tmp_path: Path) -> None:
     assert found("data", f"paths.data={tmp_path}", config="tjh_small").status == "fail"
     assert found("data", f"paths.data={tmp_path / 'none'}", config="tjh_small").status == "fail"
+
+
+@pytest.mark.parametrize(("settings", "remedy"), [
+    (("cohort.source=mimic_iv",), "eag-rl data fetch mimic-demo"), (("cohort.source=meds",), "data/*.parquet"),
+    (("cohort.source=tjh",), "eag-rl data fetch tjh")])
+def test_each_source_that_is_not_there_has_a_remedy_of_its_own(settings: tuple[str, ...], remedy: str, tmp_path: Path,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EAG_RL_DATA", raising=False)
+    for named in ((), (f"paths.data={tmp_path}",)):
+        result = found("data", *settings, *named)
+        assert result.status == "fail" and remedy in result.remedy
+
+
+def test_a_source_that_its_own_reader_finds_is_there(tmp_path: Path) -> None:
+    for source, name in (("mimic_iv", "mimic-iv"), ("meds", "meds")):
+        config = load("demo", [f"cohort.source={source}", f"paths.data={tmp_path}"])
+        results = doctor.examine(config, lambda *_, name=name: [Check(name, "ok", "whole")])
+        assert [result.status for result in results if result.name == "data"] == ["ok"]
+
+
+@pytest.mark.real_data
+def test_the_demo_of_mimic_is_fit_for_its_configuration() -> None:
+    if "EAG_RL_DATA" not in os.environ:
+        pytest.skip("EAG_RL_DATA names no folder of real data")
+    results = doctor.examine(load("mimic_demo"))
+    assert {result.status for result in results if result.name.startswith("data")} <= {"ok", "warn"}
 
 
 @pytest.mark.real_data
@@ -142,6 +169,16 @@ def test_a_proxy_that_would_swallow_loopback_is_noticed(monkeypatch: pytest.Monk
     assert found("proxy").status == "warn"
     monkeypatch.setenv("NO_PROXY", "localhost, 127.0.0.1")
     assert "proxy" not in {result.name for result in doctor.examine(load("demo"))}
+
+
+@pytest.mark.parametrize("error", [subprocess.TimeoutExpired("nvidia-smi", 10.0), zlib.error("invalid block type")])
+def test_a_question_that_cannot_be_answered_stops_no_other(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def clock() -> None:
+        raise error
+
+    monkeypatch.setattr(doctor, "_clock", clock)
+    results = {result.name: result for result in doctor.examine(load("demo"))}
+    assert results["clock"].status == "warn" and type(error).__name__ in results["clock"].found and "data" in results
 
 
 def test_a_missing_package_is_a_check_and_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

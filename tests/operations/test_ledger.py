@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from contracts.errors import StorageError
 from operations.ledger import Ledger
 
 ARRIVED = {"digest": "d1", "version": "3.1", "date": ""}
@@ -101,3 +104,10 @@ def test_looks_are_kept_and_a_spoilt_file_of_them_is_begun_anew(tmp_path: Path) 
     assert Ledger(tmp_path).looks() == {"/x/a": {"listing": "l", "since": 1.0, "looks": 2}}
     ledger.looks_file.write_text(json.dumps({})[:-1])
     assert ledger.looks() == {}
+
+
+def test_a_ledger_needs_a_workspace_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be made") as caught:
+        Ledger(tmp_path / "file")
+    assert "paths.workspace" in caught.value.next_step

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def header(path: Path, kind: str) -> tuple[str, ...]:
         with (gzip.open(seekable(path), "rt", encoding="utf-8-sig", newline="") if kind == "csv.gz"
               else path.open(encoding="utf-8-sig", newline="")) as file:
             columns = next(csv.reader(file), [])
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, ValueError, zlib.error) as error:
         raise DataError(f"{path}: {error}", f"a readable {kind} file with a header", "copy the file again") from error
     if not columns:
         raise DataError(f"{path} is empty", "a table has a header and rows", "copy the file again")
