@@ -27,7 +27,7 @@ from lineage.store import MANIFEST, Store, coherent, storage_errors
 
 CONTENTS, RUNS = "bundle.json", "runs.json"
 FORMAT = 1
-_MOST_MEMBERS, _MOST_BYTES, _MOST_CONTENTS = 20_000, 64 << 30, 64 << 20
+_MOST_MEMBERS, _MOST_BYTES, _MOST_CONTENTS, _MOST_PADDING = 20_000, 64 << 30, 64 << 20, tarfile.RECORDSIZE
 ARTIFACT_ID = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{12}")
 _STUDY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -120,8 +120,19 @@ def _unpack(archive: tarfile.TarFile, draft: Path) -> tuple[dict[str, Any], str]
             raise _refused(entry.name, "has another digest than is listed")
     if waiting:
         raise _refused(next(iter(waiting)), "is listed, but not there")
+    _read_out(archive)
     _check_manifests(contents, draft)
     return contents, hashlib.sha256(raw).hexdigest()
+
+
+def _read_out(archive: tarfile.TarFile) -> None:
+    """Reads what follows the last member, so that gzip compares its checksum of all that was read.
+
+    No digest of a member covers the table of contents itself.
+    """
+    rest = archive.fileobj.read(_MOST_PADDING + 1) if archive.fileobj else b""
+    if len(rest) > _MOST_PADDING or any(rest):
+        raise _refused("what follows the last member", "is no padding")
 
 
 def _contents(values: Any) -> dict[str, Any]:

@@ -158,10 +158,29 @@ def test_what_was_tampered_with_is_refused_and_leaves_nothing(how: str, exported
 def test_a_bit_that_flipped_anywhere_is_found(exported: tuple[Path, dict[str, Artifact]]) -> None:
     path, _ = exported
     whole = path.read_bytes()
-    for place in range(20, len(whole) - 8, len(whole) // 80):
+    for place in range(20, len(whole) - 9, len(whole) // 80):  # the last before it has idle bits
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1:])
         with pytest.raises(ArtifactError):
             bundle.unpack(path, path.parent / "imported")
+
+
+@pytest.mark.parametrize("part", [b'"study": "', b'"sha256": "'])
+def test_an_altered_table_of_contents_is_found(exported: tuple[Path, dict[str, Artifact]], part: bytes) -> None:
+    path, _ = exported
+    whole = bytearray(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0))
+    whole[whole.index(part) + len(part)] ^= 0x01
+    path.write_bytes(whole)
+    with pytest.raises(ArtifactError):
+        bundle.unpack(path, path.parent / "imported")
+    assert list((path.parent / "imported").iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [b"\0" * 20_000, b"hidden"])
+def test_nothing_follows_the_last_member(exported: tuple[Path, dict[str, Artifact]], more: bytes) -> None:
+    path, _ = exported
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + more))
+    with pytest.raises(ArtifactError, match="no padding"):
+        bundle.unpack(path, path.parent / "imported")
 
 
 RUN = {"id": "a" * 32, "name": "rl", "status": "FINISHED", "start": 1, "end": 2, "metrics": {"loss": [[1, 5, 0.5]]},
