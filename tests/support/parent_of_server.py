@@ -28,6 +28,7 @@ def be_child(pids: Path, temper: list[str]) -> None:
 
 def be_parent(launcher: str, pids: str, temper: list[str]) -> None:
     """The program whose end must take the others along."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts behind `&` without
     started = []
     command = [sys.executable, "-I", launcher, str(os.getpid()), "1", "--", sys.executable, __file__, "child", pids,
                *temper]
