@@ -11,6 +11,12 @@ from configs.section import Positive, Section, Setting, Share
 PerturbationKind = Literal["shuffle", "drop", "noise", "rename"]
 
 
+def _require_both_labels(stays: int | Literal["all"]) -> None:
+    """Raises ValueError where a stratified sample of so many stays cannot hold both labels."""
+    if stays != "all" and stays < 2:
+        raise ValueError(f"stays={stays}: at least 2, one of each label")
+
+
 class Arm(Section):
     """One row of the result table: how a policy is made and asked. A YAML file of these settings is all it takes."""
 
@@ -23,6 +29,12 @@ class Arm(Section):
     prepare: dict[str, Setting | None] = Field({}, description="Settings of all its stages from the prompts on.")
     train: dict[str, Setting | None] = Field({}, description="Settings of its own training and judging only; what "
                                              "comes before is shared with the study.")
+
+    @property
+    def from_stage_1(self) -> bool:
+        """Whether its adapter comes from the search's trajectories, directly or as the start of reinforcement learning.
+        """
+        return self.adapter == "trajectories" or (self.adapter == "rl" and self.start == "trajectories")
 
     @model_validator(mode="after")
     def _stages_have_settings(self) -> Arm:
@@ -71,11 +83,10 @@ class Evaluation(Section):
     cpu_hour_price: float | None = Field(None, ge=0.0, le=1e6, description="The same where a CPU answers.")
 
     @model_validator(mode="after")
-    def _last_visit_is_judged(self) -> Evaluation:
+    def _can_be_judged(self) -> Evaluation:
         if "last" not in self.visits or len(set(self.visits)) < len(self.visits):
             raise ValueError(f"visits={list(self.visits)}: [last] or [last, first]")
-        if self.stays != "all" and self.stays < 2:
-            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
+        _require_both_labels(self.stays)
         return self
 
 
@@ -119,6 +130,5 @@ class Robustness(Section):
                 raise ValueError(f"{name}={list(values)}: each stands once")
         if not all(0.0 <= share <= 1.0 for share in self.shares) or list(self.shares) != sorted(self.shares):
             raise ValueError(f"shares={list(self.shares)}: they ascend, each in [0, 1]")
-        if self.stays != "all" and self.stays < 2:
-            raise ValueError(f"stays={self.stays}: at least 2, one of each label")
+        _require_both_labels(self.stays)
         return self

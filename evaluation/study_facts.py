@@ -13,7 +13,6 @@ from typing import Any
 
 import polars as pl
 
-from configs.judging import Arm
 from configs.load import for_arm
 from configs.schema import Config
 from evaluation import tables
@@ -208,12 +207,7 @@ def _trained_on(config: Config) -> list[str]:
     """Training stays of the search and of reinforcement learning, each where an arm stands on it; several numbers where
     arms have settings of their own."""
     arms = [(config.arms[name], *for_arm(config, name)) for name in config.evaluation.arms]
-    searched = [prepared.search.stays for arm, prepared, _ in arms if _stands_on_search(arm)]
+    searched = [prepared.search.stays for arm, prepared, _ in arms if arm.from_stage_1]
     learned = [own.policy.grpo.stays for arm, _, own in arms if arm.adapter == "rl"]
     return [f"{what}: {' or '.join(dict.fromkeys(map(str, stays)))} training stays"
             for what, stays in (("Searched", searched), ("Reinforcement learning", learned)) if stays]
-
-
-def _stands_on_search(arm: Arm) -> bool:
-    """Whether an arm's adapter comes from trajectories, directly or as the start of reinforcement learning."""
-    return arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from configs.judging import Arm
 from configs.load import for_arm
 from configs.schema import Config
 from evaluation.risks import FIRST
@@ -28,14 +27,10 @@ def stages_needed(config: Config, arms: Iterable[str]) -> int:
 
     An arm with wording of its own makes both by itself, one with a training of its own makes its stage 2.
     """
-    standing = [arm for arm in map(config.arms.__getitem__, arms) if _from_stage_1(arm) and not arm.prepare]
+    standing = [arm for arm in map(config.arms.__getitem__, arms) if arm.from_stage_1 and not arm.prepare]
     if any(arm.adapter == "rl" and not arm.train for arm in standing):
         return 2
     return 1 if standing else 0
-
-
-def _from_stage_1(arm: Arm) -> bool:
-    return arm.adapter == "trajectories" or (arm.adapter == "rl" and arm.start == "trajectories")
 
 
 def policy_of(session: Session, name: str, study: Mapping[str, Artifact], training: int = 1) -> dict[str, Artifact]:
@@ -56,7 +51,7 @@ def policy_of(session: Session, name: str, study: Mapping[str, Artifact], traini
     if label:
         made |= {"patients": worded(prepared, made, label), "base": base.run(prepared, {}, arm=label)}
     answering = only(made, "patients", "base")
-    from_trajectories = _from_stage_1(arm)
+    from_trajectories = arm.from_stage_1
     if from_trajectories and (label or "sft" not in made):
         made |= stage_1(prepared, made, label, training)
     if arm.adapter == "trajectories":

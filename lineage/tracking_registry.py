@@ -6,18 +6,22 @@ alias `champion` is set by whoever judges versions; what it names is never remov
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelStatus
-from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.store.entities import PagedList
 
 from contracts.errors import ArtifactError
 from lineage.artifact import Artifact
 
+T = TypeVar("T")
 CHAMPION = "champion"
 ROLES = {"expert": "expert", "rl": "policy"}
 _REASON, _SINCE = "eag_rl.champion", "eag_rl.champion.since"
@@ -135,17 +139,7 @@ class Registry:
     def champions(self) -> set[str]:
         """Ids of the artifacts that any alias `champion` names."""
         return {_version(self._client.get_model_version(model.name, str(model.aliases[CHAMPION]))).artifact
-                for model in self._models() if CHAMPION in (model.aliases or {})}
-
-    def _models(self) -> Iterator[RegisteredModel]:
-        """All registered models, page by page."""
-        token = None
-        while True:
-            page = self._client.search_registered_models(page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
+                for model in _every(self._client.search_registered_models) if CHAMPION in (model.aliases or {})}
 
     def logged_model(self, artifact: str, sha256: str) -> LoggedModel | None:
         """The newest whole LoggedModel of an artifact."""
@@ -169,24 +163,31 @@ class Registry:
 
         Champions are kept, whatever is asked for.
         """
-        gone, folders, token = artifacts - self.champions(), [], None
-        while True:
-            page = self._client.search_logged_models([self._experiment], page_token=token)
-            for model in page:
-                if model.tags.get("artifact.id") not in gone:
-                    continue
-                if model.artifact_location.startswith("file://"):
-                    folders.append(Path(model.artifact_location.removeprefix("file://")).parent)
-                if delete:
-                    self._end(model)
-            token = page.token
-            if not token:
-                return folders
+        gone, folders = artifacts - self.champions(), []
+        for model in _every(partial(self._client.search_logged_models, [self._experiment])):
+            if model.tags.get("artifact.id") not in gone:
+                continue
+            if model.artifact_location.startswith("file://"):
+                folders.append(Path(model.artifact_location.removeprefix("file://")).parent)
+            if delete:
+                self._end(model)
+        return folders
 
     def _end(self, model: LoggedModel) -> None:
         for version in self._client.search_model_versions(f"tags.`model.id` = '{model.model_id}'"):
             self._client.delete_model_version(version.name, str(version.version))
         self._client.delete_logged_model(model.model_id)
+
+
+def _every(search: Callable[..., PagedList[T]]) -> Iterator[T]:
+    """All that a search of MLflow finds, page by page."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _version(found: ModelVersion) -> Version:

@@ -20,6 +20,7 @@ from contracts.errors import StorageError
 from operations.arrivals import Release
 
 JUDGED = ("waiting", "arrived", "duplicate", "older", "broken")
+Row = dict[str, Any]
 STUDYING, STUDIED, OFFERED = "studying", "studied", "offered"
 
 
@@ -72,19 +73,22 @@ class Ledger:
 
     def last(self, place: str, statuses: tuple[str, ...]) -> dict[str, Any] | None:
         """The last line about a place with one of some statuses."""
-        fits = (row for row in reversed(self.rows()) if row["place"] == place and row["status"] in statuses)
-        return next(fits, None)
+        return _last(self.rows(), place, statuses)
 
     def releases(self) -> list[tuple[str, Release]]:
         """Name and release of each extract that arrived."""
-        return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in self._arrivals()]
+        rows = self._arrivals(self.rows())
+        return [(row["extract"], Release(row["digest"], row["version"], row["date"])) for row in rows]
 
     def newest(self) -> dict[str, Any] | None:
         """The last arrival."""
-        return next(reversed(self._arrivals()), None)
+        return self._newest(self.rows())
 
-    def _arrivals(self) -> list[dict[str, Any]]:
-        return [row for row in self.rows() if row["status"] == "arrived" and self._here(row["place"])]
+    def _newest(self, rows: list[Row]) -> Row | None:
+        return next(reversed(self._arrivals(rows)), None)
+
+    def _arrivals(self, rows: list[Row]) -> list[Row]:
+        return [row for row in rows if row["status"] == "arrived" and self._here(row["place"])]
 
     def _here(self, place: str) -> bool:
         """Whether a place lies in the landing folder that counts."""
@@ -99,16 +103,20 @@ class Ledger:
         Args:
             study: whose study counts; None: any. A line that names no study counts for all.
         """
-        newest = self.newest()
-        if newest is None or place not in (None, newest["place"]) or self.last(newest["place"], JUDGED) != newest:
+        return self._pending(self.rows(), place, study)
+
+    def _pending(self, rows: list[Row], place: str | None, study: str | None) -> Row | None:
+        newest = self._newest(rows)
+        if newest is None or place not in (None, newest["place"]) or _last(rows, newest["place"], JUDGED) != newest:
             return None
         done = any(row["status"] == STUDIED and row["digest"] == newest["digest"] and _concerns(row, study)
-                   for row in self.rows())
+                   for row in rows)
         return None if done else newest
 
     def untold(self, study: str) -> dict[str, Any] | None:
         """The arrival that is still to be studied, if no watch has told it to this study yet."""
-        found, rows = self.pending(study=study), self.rows()
+        rows = self.rows()
+        found = self._pending(rows, None, study)
         if found is None:
             return None
         since = rows[len(rows) - 1 - rows[::-1].index(found):]
@@ -152,6 +160,10 @@ class Ledger:
             partial = self.looks_file.with_name(".looks.json.partial")
             partial.write_text(json.dumps({**others, **looks}), encoding="utf-8")
             partial.replace(self.looks_file)
+
+
+def _last(rows: list[Row], place: str, statuses: tuple[str, ...]) -> Row | None:
+    return next((row for row in reversed(rows) if row["place"] == place and row["status"] in statuses), None)
 
 
 def _concerns(row: Mapping[str, Any], study: str | None) -> bool:

@@ -106,6 +106,20 @@ class Nights:
         found: Artifacts = module.study_extract.fn("demo", self.overrides, place and str(place))
         return found
 
+    def several(self, count: int) -> None:
+        """Nights with an extract each."""
+        for number in range(count):
+            self.arrive(f"before-{number}")
+            self.night()
+
+    def two(self) -> tuple[Artifacts, Artifacts]:
+        """What January's study makes, whose model is crowned, and February's, whose model is not."""
+        self.arrive("jan")
+        first = self.night()
+        self.better = False
+        self.arrive("feb")
+        return first, self.night()
+
     def last_row(self) -> dict[str, Any]:
         return self.ledger.rows()[-1]
 
@@ -174,11 +188,7 @@ def test_after_a_kill_the_second_attempt_is_compared_with_what_the_first_was(nig
 
 
 def test_a_study_is_compared_with_the_last_one_and_with_that_of_the_crowned_policy(nights: Nights) -> None:
-    nights.arrive("jan")
-    first = nights.night()
-    nights.better = False
-    nights.arrive("feb")
-    second = nights.night()
+    first, second = nights.two()
     nights.arrive("mar")
     nights.night()
     roles, variant = nights.compared[-1]
@@ -190,9 +200,7 @@ def test_a_study_is_compared_with_the_last_one_and_with_that_of_the_crowned_poli
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_a_champion_set_by_hand_is_compared_by_its_own_verdicts(nights: Nights, before: int) -> None:
-    for night in range(before):
-        nights.arrive(f"before-{night}")
-        nights.night()
+    nights.several(before)
     own = nights.study("elsewhere")
     nights.study("another")
     nights.crowned, nights.better = own["rl"].id, False
@@ -206,9 +214,7 @@ def test_a_champion_set_by_hand_is_compared_by_its_own_verdicts(nights: Nights, 
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_a_champion_set_by_hand_without_verdicts_stays(nights: Nights, before: int) -> None:
-    for night in range(before):
-        nights.arrive(f"before-{night}")
-        nights.night()
+    nights.several(before)
     nights.crowned = "rl-of-elsewhere"
     nights.arrive("jan")
     nights.night()
@@ -217,11 +223,7 @@ def test_a_champion_set_by_hand_without_verdicts_stays(nights: Nights, before: i
 
 
 def test_where_the_last_study_is_gone_the_champions_takes_its_place_and_the_reason_says_so(nights: Nights) -> None:
-    nights.arrive("jan")
-    champion = nights.night()
-    nights.better = False
-    nights.arrive("feb")
-    gone = nights.night()
+    champion, gone = nights.two()
     nights.remove(Artifact.from_json(gone["verdicts.vanilla"]))
     nights.arrive("mar")
     nights.night()
