@@ -50,7 +50,8 @@ def servers(folder: Path) -> Iterator[tuple[dict[str, str], list[psutil.Process]
     prefect, mlflow = free_port(0), free_port(0)
     (folder / "mlflow").mkdir(parents=True, exist_ok=True)
     lines = {
-        "prefect": [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
+        "prefect": [sys.executable, "-m", "flows.prefect_sqlite", "server", "start", "--host", "127.0.0.1", "--port",
+                    str(prefect)],
         "mlflow": [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers",
                    "1", "--backend-store-uri", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}",
                    "--artifacts-destination", str(folder / "mlflow" / "files")]}

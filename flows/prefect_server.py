@@ -16,6 +16,7 @@ from contracts.errors import ServerError
 from serving.server import free_port
 from serving.supervised import end, start
 
+_ROOT = Path(__file__).resolve().parents[1]
 _WAIT_SECONDS = 180.0
 _LOOK_SECONDS = 0.5
 _MOST_RESTARTS = 5
@@ -79,9 +80,7 @@ class OwnPrefect:
 
 
 def _command(port: int) -> list[str]:
-    found = find_spec("prefect")
-    if found is None or found.origin is None:
+    if find_spec("prefect") is None:
         raise ServerError("the package prefect is not installed", "a study runs on Prefect", "run scripts/setup")
-    return [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(found.origin).parent.parent), "--factory",
-            "prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error",
-            "--lifespan", "on"]
+    return [sys.executable, "-m", "uvicorn", "--app-dir", str(_ROOT), "--factory", "flows.prefect_sqlite:create_app",
+            "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]

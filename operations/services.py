@@ -50,7 +50,8 @@ def prefect_server(workspace: Path, section: Operations) -> Service:
                  "PREFECT_SERVER_UI_API_URL": address, "PREFECT_UI_API_URL": address}
     if section.prefect_database:
         variables["PREFECT_API_DATABASE_CONNECTION_URL"] = section.prefect_database
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    # `prefect server start`, with transactions that wait for each other on SQLite.
+    command = [sys.executable, "-m", "flows.prefect_sqlite", "server", "start", "--host", HOST, "--port", str(port)]
     return Service("prefect", command, variables, f"{address}/health", port, f"http://{HOST}:{port}")
 
 

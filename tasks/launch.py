@@ -25,6 +25,9 @@ _POLL_SECONDS = 0.5
 _TAIL_LINES = 25
 _ERROR_PREFIX = "EAGRL_ERROR "
 _LOWER_PREFIX = "EAGRL_LOWER "
+# Threads of a training sleep at a barrier instead of spinning, unless the user says otherwise. Measured with two
+# threads on two cores: equally fast alone, 2.0 to 2.6 times faster beside other work.
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 OnProgress = Callable[[Progress], None]
 
@@ -51,7 +54,7 @@ def run_job(module: str, job: Mapping[str, Any], folder: Path, on_progress: OnPr
     write_json(folder / "job.json", job)
     seen = len(read(out / "progress.jsonl"))
     child = start([sys.executable, "-m", module, "--job", str(folder / "job.json")], log,
-                  {**os.environ, **(environment or {})})
+                  {**_PATIENT, **os.environ, **(environment or {})})
     try:
         while child.poll() is None:
             time.sleep(_POLL_SECONDS)

@@ -38,7 +38,7 @@ def refuses(port: int) -> bool:
 def test_a_study_goes_on_when_its_prefect_server_is_killed(tmp_path: Path) -> None:
     with WatchedStudy(expert_study(tmp_path)) as study:
         study.wait_until(lambda: bool(study.training()))
-        (server,) = study.descendants("prefect.server.api.server")
+        (server,) = study.descendants("flows.prefect_sqlite")
         ports = ports_of(study)
         server.kill()
         study.wait_until(lambda: [one.pid for one in study.descendants("prefect.server.api")] not in ([], [server.pid]))

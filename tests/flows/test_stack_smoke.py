@@ -137,6 +137,18 @@ def test_a_new_extract_starts_its_study_within_a_minute_and_a_copy_of_it_none(st
     assert {"eag-rl.extract.arrived", "eag-rl.extract.duplicate"} <= heard
 
 
+def test_schedules_are_carried_out_and_no_transaction_of_the_server_fails(stack: Stack) -> None:
+    """A watch ends with the hour and the nightly look comes by schedule alone: with no run to come there is neither."""
+    def to_come() -> set[str]:
+        coming = stack.post("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})
+        return {stack.post("deployments/filter", deployments={"id": {"any_": [run["deployment_id"]]}})[0]["name"]
+                for run in coming if run["auto_scheduled"]}
+
+    assert until(lambda: to_come() == {"watch-extracts", "new-extract"}, 150.0), to_come()
+    told = (stack.workspace / "stack" / "prefect.log").read_text()
+    assert "database is locked" not in told and "Traceback" not in told, told[-5000:]
+
+
 def test_down_leaves_no_process_and_no_port(stack: Stack) -> None:
     assert "Ended." in eag_rl("down", "--config", str(stack.config)).stdout
     assert until(lambda: stack.processes() == [], 30.0), stack.processes()

@@ -1,0 +1,69 @@
+"""Transactions of Prefect's server on SQLite: they wait for each other, and as Prefect begins them they do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from prefect.server.database.configurations import AioSqliteConfiguration
+from sqlalchemy.exc import OperationalError
+
+from flows import prefect_sqlite
+
+
+@pytest.fixture
+def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(AioSqliteConfiguration, "begin_transaction", prefect_sqlite._THEIRS)
+    prefect_sqlite.wait_in_turn()
+    yield
+
+
+async def _read_then_write_at_once(file: Path) -> int:
+    """Two transactions that read, wait for a moment, and then write: what a poll and a heartbeat do."""
+    database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{file}")
+    engine = await database.engine()
+    async with await database.session(engine) as session, database.begin_transaction(session, with_for_update=True):
+        await session.execute(sa.text("CREATE TABLE polls (number INTEGER)"))
+
+    async def poll() -> None:
+        async with await database.session(engine) as session, database.begin_transaction(session):
+            count = (await session.execute(sa.text("SELECT count(*) FROM polls"))).scalar_one()
+            await asyncio.sleep(0.2)
+            await session.execute(sa.text("INSERT INTO polls VALUES (:number)"), {"number": count})
+
+    try:
+        await asyncio.gather(poll(), poll())
+        async with await database.session(engine) as session:
+            return int((await session.execute(sa.text("SELECT count(DISTINCT number) FROM polls"))).scalar_one())
+    finally:
+        await engine.dispose()
+
+
+@pytest.mark.usefixtures("patched")
+def test_transactions_wait_for_each_other(tmp_path: Path) -> None:
+    assert asyncio.run(_read_then_write_at_once(tmp_path / "server.db")) == 2
+
+
+def test_without_it_the_second_one_fails(tmp_path: Path) -> None:
+    """Where this fails, Prefect does it by itself, and flows/prefect_sqlite.py can go."""
+    assert AioSqliteConfiguration.begin_transaction is prefect_sqlite._THEIRS
+    with pytest.raises(OperationalError, match="database is locked"):
+        asyncio.run(_read_then_write_at_once(tmp_path / "server.db"))
+
+
+@pytest.mark.usefixtures("patched")
+def test_readers_stand_in_nobodys_way(tmp_path: Path) -> None:
+    async def look() -> int:
+        database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+        engine = await database.engine()
+        try:
+            async with (await database.session(engine) as writer, database.begin_transaction(writer),
+                        await database.session(engine) as reader):
+                return int((await reader.execute(sa.text("SELECT 7"))).scalar_one())
+        finally:
+            await engine.dispose()
+
+    assert asyncio.run(asyncio.wait_for(look(), 10.0)) == 7
