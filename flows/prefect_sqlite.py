@@ -11,10 +11,11 @@ Prefect begin some transactions so; they do not fit vLLM's range for FastAPI.
 from __future__ import annotations
 
 import runpy
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 _THEIRS = AioSqliteConfiguration.begin_transaction
@@ -33,10 +34,21 @@ def create_app() -> Any:
     return theirs()
 
 
-def _as_writer(configuration: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
-               ) -> AbstractAsyncContextManager[AsyncSessionTransaction]:
-    del with_for_update  # all of them
-    return _THEIRS(configuration, session, with_for_update=True)
+@asynccontextmanager
+async def _as_writer(configuration: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
+                     ) -> AsyncGenerator[AsyncSessionTransaction, None]:
+    outermost = SQLITE_BEGIN_MODE.get() is None
+    async with _THEIRS(configuration, session, with_for_update=outermost or with_for_update) as transaction:
+        if not outermost:
+            yield transaction
+            return
+        await session.connection()  # begins here and now
+        # What is begun within it, such as Prefect's look at what it has just changed, could only wait for itself.
+        token = SQLITE_BEGIN_MODE.set("DEFERRED")
+        try:
+            yield transaction
+        finally:
+            SQLITE_BEGIN_MODE.reset(token)
 
 
 if __name__ == "__main__":

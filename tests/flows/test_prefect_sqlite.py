@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,18 @@ def test_without_it_the_second_one_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("patched")
-def test_readers_stand_in_nobodys_way(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_read_meanwhile_waits_for_nobody(tmp_path: Path, begun: bool) -> None:
+    """By a plain reader, and by a transaction that is begun within a writer's: that one could only wait for itself."""
     async def look() -> int:
         database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
         engine = await database.engine()
         try:
-            async with (await database.session(engine) as writer, database.begin_transaction(writer),
-                        await database.session(engine) as reader):
-                return int((await reader.execute(sa.text("SELECT 7"))).scalar_one())
+            async with await database.session(engine) as writer, database.begin_transaction(writer):
+                await writer.execute(sa.text("CREATE TABLE polls (number INTEGER)"))
+                async with (await database.session(engine) as reader,
+                            database.begin_transaction(reader) if begun else nullcontext()):
+                    return int((await reader.execute(sa.text("SELECT 7"))).scalar_one())
         finally:
             await engine.dispose()
 
