@@ -41,7 +41,8 @@ def test_a_study_goes_on_when_its_prefect_server_is_killed(tmp_path: Path) -> No
         (server,) = study.descendants("flows.prefect_sqlite")
         ports = ports_of(study)
         server.kill()
-        study.wait_until(lambda: [one.pid for one in study.descendants("flows.prefect_sqlite")] not in ([], [server.pid]))
+        study.wait_until(lambda: [one.pid for one in study.descendants("flows.prefect_sqlite")]
+                         not in ([], [server.pid]))
         assert study.end() == 0, study.said()
     assert {name.partition("-")[0] for name in finished(study.path)} >= {"cohort", "expert", "readings"}
     assert left_over(study.path) == [] and ports and all(refuses(port) for port in ports)
