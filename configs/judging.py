@@ -55,6 +55,8 @@ class Evaluation(Section):
 
     arms: tuple[str, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
                                   description="Policy arms in the table: of the section `arms`, or files.")
+    reference: str | None = Field(None, description="Arm that the others are compared with, paired by patient; none: "
+                                                    "`decomposition`, where it is among the arms.")
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: Positive | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")
@@ -87,6 +89,8 @@ class Evaluation(Section):
         if "last" not in self.visits or len(set(self.visits)) < len(self.visits):
             raise ValueError(f"visits={list(self.visits)}: [last] or [last, first]")
         _require_both_labels(self.stays)
+        if self.reference is not None and self.reference not in self.arms:
+            raise ValueError(f"reference={self.reference}: one of evaluation.arms={list(self.arms)}, or none")
         return self
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from configs.schema import Config
 from contracts.errors import DataError
 from contracts.frames import VERDICTS
 from evaluation.metrics import Floats, Ints
@@ -86,6 +87,11 @@ def same_stays(parts: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame:
 def readings_of(part: pl.DataFrame) -> dict[str, str]:
     """Readings of one arm, each with its column."""
     return {MODEL: "probability"} if (part["reading"] == "model").all() else COLUMNS
+
+
+def reference_of(config: Config) -> str:
+    """The arm that a study's others are compared with."""
+    return config.evaluation.reference or REFERENCE
 
 
 def counterpart(key: Key, present: Collection[Key], reference: str = REFERENCE) -> Key | None:

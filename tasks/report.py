@@ -23,6 +23,7 @@ from evaluation.gain import Asked, Gain, gain
 from evaluation.radar import overlaps
 from evaluation.report import ReportBundle, headline, render_both
 from evaluation.report_markdown import markdown
+from evaluation.risks import reference_of
 from evaluation.seeds import by_seed
 from evaluation.study_facts import Known, facts
 from evaluation.tripod import checklists
@@ -51,11 +52,11 @@ def report(work: Work) -> Made:
     paper = paper_figures.figures_for(config.cohort.source, config.cohort.outcome, config.cohort.split)
     section = config.evaluation
     measure = partial(tables.results, verdicts, section.bootstraps, config.study.seed, patients=people, paper=paper,
-                      interval_bootstraps=section.interval_bootstraps)
+                      interval_bootstraps=section.interval_bootstraps, reference=reference_of(config))
     table = measure(retrained=again)
     alone = measure() if again else table  # of each arm's first adapter: a card is about one
     found = appraise(verdicts, table, cohort.stays, config.evaluation, config.study.seed, config.cohort.smallest_cell,
-                     hidden, validation_of(work, cohort.stays))
+                     hidden, validation_of(work, cohort.stays), reference_of(config))
     asked = asked_of(work)
     explained, spent = _gain(work, verdicts, asked, cohort.stays), costs_of(work)
     frames = {**found.frames(), **explained.frames(), "seeds": by_seed([verdicts, *again], seeds_of(work)),
@@ -113,7 +114,7 @@ def _bundle(work: Work, table: pl.DataFrame, verdicts: pl.DataFrame, asked: Sequ
     return ReportBundle(
         study=config.study.name, created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcome=config.cohort.outcome,
-        table=table, verdicts=verdicts, arms=report_parts.arms(config),
+        table=table, verdicts=verdicts, reference=reference_of(config), arms=report_parts.arms(config),
         notes=_json(input_file(work, "baselines", "notes.json")),
         stage1=_json(input_file(work, "check", "check.json")) if "check" in work.inputs else None,
         rl_steps=_steps(work) if "rl" in work.inputs else None,

@@ -17,7 +17,7 @@ from evaluation.case_study import CaseStudy, study_cases
 from evaluation.gain import Asked
 from evaluation.model_card import card
 from evaluation.report import ReportBundle
-from evaluation.risks import FIRST, REFERENCE
+from evaluation.risks import FIRST, reference_of
 from evaluation.search_tree import SearchTree
 from evaluation.study_facts import Facts, hub_name
 from lineage.chain import chains
@@ -55,7 +55,8 @@ def case_arms(config: Config) -> list[str]:
     shared = [name for name in config.evaluation.arms if not config.arms[name].prepare]
     shared = shared or list(config.evaluation.arms[-1:])
     first = tables.METHOD if tables.METHOD in shared else shared[-1]
-    return [name for name in dict.fromkeys([first, REFERENCE, *reversed(shared)]) if name in shared][:SIDE_BY_SIDE]
+    wanted = dict.fromkeys([first, reference_of(config), *reversed(shared)])
+    return [name for name in wanted if name in shared][:SIDE_BY_SIDE]
 
 
 def cases(config: Config, verdicts: pl.DataFrame, asked: Sequence[Asked], mentions: MentionFinder

@@ -154,7 +154,7 @@ def test_the_workspace_of_the_environment_stands_where_nothing_else_sets_it(monk
 @pytest.mark.parametrize("setting", [
     "evaluation.stays=-5", "evaluation.stays=0", "evaluation.stays=1", "evaluation.validation_stays=0",
     "search.stays=0", "policy.grpo.stays=-1", "policy.grpo.completion_tokens=16000",
-    "evaluation.completion_tokens=4096"])
+    "evaluation.completion_tokens=4096", "evaluation.reference=stage-1"])
 def test_what_would_fail_or_mislead_after_hours_of_training_is_refused_at_once(setting: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load("demo", [setting])

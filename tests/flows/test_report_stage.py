@@ -15,6 +15,7 @@ import tasks.cohort
 import tasks.report
 import tasks.report_inputs
 from configs.load import load
+from configs.schema import Config
 from contracts.errors import ContractError
 from contracts.frames import TRAJECTORIES
 from contracts.patients import PATIENTS, Patient
@@ -139,13 +140,16 @@ def _search(folder: Path, stays: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Made, set[str]]:
-    folder = tmp_path_factory.mktemp("report")
+    return _report(tmp_path_factory.mktemp("report"), CONFIG)
+
+
+def _report(folder: Path, config: Config) -> tuple[Path, Made, set[str]]:
     rollouts = folder / "rollouts"
     rollouts.mkdir()
     pl.DataFrame({"tokens": [40, 60]}).write_parquet(rollouts / "rollouts.parquet")
     places = {"first-visit": folder / "inputs" / "first-visit"}
     store = SimpleNamespace(manifest=_manifest, folder=lambda artifact: places.get(artifact.kind, rollouts))
-    session = cast(Any, SimpleNamespace(config=CONFIG, data=None, workspace=folder, store=store))
+    session = cast(Any, SimpleNamespace(config=config, data=None, workspace=folder, store=store))
     inputs = _inputs(folder / "inputs", session)
     artifacts = {role: Artifact(role, f"{role}-1", role, "0" * 64, "k") for role in inputs}
     out = folder / "out"
@@ -161,6 +165,16 @@ def test_page_text_and_every_table_are_written_and_shown(made: tuple[Path, Made,
                  *(f"{name}.csv" for name in TABLES)):
         assert (out / name).stat().st_size and name in result.show
     assert result.metrics["stage1+2/tokens/auroc"] > 0.5
+
+
+def test_arms_are_compared_with_the_reference_that_is_asked_for(tmp_path: Path) -> None:
+    out, _, _ = _report(tmp_path, CONFIG.model_copy(update={
+        "evaluation": CONFIG.evaluation.model_copy(update={"reference": "stage1"})}))
+    compared = pl.read_csv(out / "differences.csv")
+    assert set(compared["reference"]) == {"stage1", f"stage1{FIRST}"}
+    assert "stage1" not in set(compared["arm"]) and {"stage1+2", "decomposition"} <= set(compared["arm"])
+    assert "Differences to stage1 are paired" in (out / "report.md").read_text(encoding="utf-8")
+    assert "differs from stage1 by" in (out / "tripod.md").read_text(encoding="utf-8")
 
 
 def test_page_and_text_say_how_each_arm_is_made_and_asked(made: tuple[Path, Made, set[str]]) -> None:
