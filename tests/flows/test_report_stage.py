@@ -390,12 +390,9 @@ def test_no_patient_is_shown_where_none_is_asked_for(made: tuple[Path, Made, set
                  cast(Any, None)) == ()
 
 
-def test_changing_a_checklist_makes_the_report_anew() -> None:
-    assert {"evaluation.tripod", "evaluation.model_card", "evaluation.descent"} <= set(code_digests(["tasks.report"]))
-
-
-def test_changing_a_statistic_makes_the_report_anew_and_no_verdict() -> None:
-    wanted = {"evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power",
+def test_changing_a_statistic_or_a_checklist_makes_the_report_anew_and_no_verdict() -> None:
+    wanted = {"evaluation.tripod", "evaluation.model_card", "evaluation.descent",
+              "evaluation.calibration", "evaluation.subgroups", "evaluation.wording", "evaluation.power",
               "evaluation.gain", "evaluation.faithfulness", "evaluation.expert_sets", "evaluation.uncertainty",
               "evaluation.seeds", "evaluation.cost"}
     assert wanted <= set(code_digests(["tasks.report"]))
