@@ -141,7 +141,7 @@ def _complete(section: Operations, found: Mapping[str, Any], asked: str | None, 
 
 def _addresses(pages: dict[str, str], workspace: Path) -> None:
     _say(f"Prefect: {pages['prefect']}/deployments   start a study: its deployment, then Run > Quick run or Custom run")
-    _say(f"MLflow:  {pages['mlflow']}   runs, models, what each was made of")
+    _say(f"MLflow:  {pages['mlflow']}   experiment eag-rl, Training runs: models, and what each was made of")
     _say(f"Logs:    {workspace / 'stack'}")
     _say("./scripts/down ends it.")
 

@@ -32,8 +32,6 @@ from lineage.tracking_reach import reaching
 from lineage.tracking_registry import ROLES, Registry, Version
 
 _EXPERIMENT = "eag-rl"
-# Else its page opens with traces of prompts, of which there are none.
-_OPENS_WITH_RUNS = {"mlflow.experimentKind": "custom_model_development"}
 _PARAM_LENGTH = 500
 _BATCH = 900
 
@@ -62,8 +60,7 @@ class Tracker:
             _write_ahead(place)
             found = self.client.get_experiment_by_name(_EXPERIMENT)
             self.experiment = found.experiment_id if found else self.client.create_experiment(
-                _EXPERIMENT, artifact_location=None if place.startswith("http") else (folder / "artifacts").as_uri(),
-                tags=_OPENS_WITH_RUNS)
+                _EXPERIMENT, artifact_location=None if place.startswith("http") else (folder / "artifacts").as_uri())
         self.registry = Registry(self.client, self.experiment)
 
     @contextmanager
