@@ -15,7 +15,7 @@ import polars as pl
 
 from evaluation import tables
 from evaluation.baselines import EXPERT
-from evaluation.risks import MODEL, REFERENCE, STATED
+from evaluation.risks import MODEL, STATED
 from evaluation.svg import DASHES, GRID, INK, bare, drawing, inline, legend, series, short
 from evaluation.wording import NONE, Grid
 from prompts.mentions import MentionFinder
@@ -99,17 +99,17 @@ def _text(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}".replace("-", "−")
 
 
-def drawn(table: pl.DataFrame) -> list[str]:
+def drawn(table: pl.DataFrame, reference: str) -> list[str]:
     """Arms with an outline: the method, the reference, the last of the other policy arms, and the expert."""
     policy = tables.policy_arms(table)
-    wanted = dict.fromkeys([tables.main_arm(table), REFERENCE, *reversed(policy)])
+    wanted = dict.fromkeys([tables.main_arm(table), reference, *reversed(policy)])
     chosen = [arm for arm in wanted if arm in policy][:MOST - 1]
     return [*chosen, *([EXPERT] if (table["arm"] == EXPERT).any() else [])]
 
 
-def radar(table: pl.DataFrame, overlap: Mapping[str, float], name: str = "radar") -> str | None:
+def radar(table: pl.DataFrame, overlap: Mapping[str, float], reference: str, name: str = "radar") -> str | None:
     """The picture; None where no arm has an outline."""
-    arms = drawn(table)
+    arms = drawn(table, reference)
     if not arms:
         return None
     known = {row["arm"]: row for row in rows(table, overlap)}

@@ -260,7 +260,7 @@ def _pictures(bundle: ReportBundle) -> dict[str, Markup | None]:
              "bounds": None if steps is None else plots.clip_bounds(steps),
              "attention": None if bundle.readings is None else _attention(bundle.readings, bundle.verdicts)}
     drawn |= _clinical(bundle)
-    drawn |= {"radar": radar.radar(bundle.table, bundle.overlap),
+    drawn |= {"radar": radar.radar(bundle.table, bundle.overlap, bundle.reference),
               "tree": None if bundle.tree is None else search_tree.draw(bundle.tree),
               "lineage": descent.draw(descent.condensed(bundle.provenance)) if bundle.provenance else None,
               "entropy": None if bundle.gain is None else gain_plots.entropy_and_uncertainty(

@@ -31,8 +31,8 @@ def up(config: ConfigName = "demo", overrides: Overrides = None,
     from operations.services import api_address, mlflow_server, prefect_server, tracking_address, worker
 
     asked = _watched(watch) if watch else None
-    section = load(config, overrides or ()).operations
-    workspace = Path(load(config, overrides or ()).paths.workspace).resolve()
+    settings = load(config, overrides or ())
+    section, workspace = settings.operations, Path(settings.paths.workspace).resolve()
     harden_environment()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if (found := stack.running(workspace)) is not None:

@@ -51,11 +51,12 @@ def test_the_table_has_every_arm_once_and_dashes_for_what_is_not_there(table: pl
 
 
 def test_the_method_comes_first_then_the_reference_and_the_expert_is_there(table: pl.DataFrame) -> None:
-    assert radar.drawn(table) == ["stage1+2", "decomposition", "stage1", "think", "vanilla", "expert"]
-    svg = radar.radar(table, {})
+    assert radar.drawn(table, "decomposition") == ["stage1+2", "decomposition", "stage1", "think", "vanilla", "expert"]
+    assert radar.drawn(table, "stage1") == ["stage1+2", "stage1", "decomposition", "think", "vanilla", "expert"]
+    svg = radar.radar(table, {}, "decomposition")
     assert svg is not None and "stage1+2: AUROC" in svg and "Brier skill" in svg
 
 
 def test_without_policy_and_expert_nothing_is_drawn(table: pl.DataFrame) -> None:
     other = table.filter(pl.col("arm") == "expert").with_columns(arm=pl.lit("logistic regression"))
-    assert radar.radar(other, {}) is None
+    assert radar.radar(other, {}, "decomposition") is None
