@@ -43,12 +43,10 @@ async def _as_writer(configuration: AioSqliteConfiguration, session: AsyncSessio
             yield transaction
             return
         await session.connection()  # begins here and now
-        # What is begun within it, such as Prefect's look at what it has just changed, could only wait for itself.
-        token = SQLITE_BEGIN_MODE.set("DEFERRED")
-        try:
-            yield transaction
-        finally:
-            SQLITE_BEGIN_MODE.reset(token)
+        # What is begun within it could only wait for itself, and so could Prefect's look at an automation that it has
+        # just committed: it stops the event loop, in which another writer may be under way. Theirs sets the mode back.
+        SQLITE_BEGIN_MODE.set("DEFERRED")
+        yield transaction
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from prefect.server.database.configurations import AioSqliteConfiguration
+from prefect.utilities.asyncutils import run_coro_as_sync
 from sqlalchemy.exc import OperationalError
 
 from flows import prefect_sqlite
@@ -72,3 +74,45 @@ def test_what_is_read_meanwhile_waits_for_nobody(tmp_path: Path, begun: bool) ->
             await engine.dispose()
 
     assert asyncio.run(asyncio.wait_for(look(), 10.0)) == 7
+
+
+@pytest.mark.usefixtures("patched")
+def test_a_look_that_stops_the_event_loop_after_a_commit_waits_for_no_other_writer(tmp_path: Path) -> None:
+    """Prefect reads an automation that it has just committed so, and the other writer cannot go on meanwhile."""
+    seen: list[float] = []
+
+    async def look(file: Path) -> None:
+        database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{file}")
+        engine = await database.engine()
+        async with await database.session(engine) as session:
+            await session.execute(sa.text("SELECT count(*) FROM polls"))
+        await engine.dispose()
+
+    def looks(*_: object) -> None:
+        time.sleep(0.5)  # by now the other transaction has begun
+        began = time.monotonic()
+        run_coro_as_sync(look(tmp_path / "server.db"))
+        seen.append(time.monotonic() - began)
+
+    async def run() -> None:
+        database = AioSqliteConfiguration(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+        engine, begun = await database.engine(), asyncio.Event()
+
+        async def other() -> None:
+            await begun.wait()
+            async with await database.session(engine) as session, database.begin_transaction(session):
+                await session.execute(sa.text("INSERT INTO polls VALUES (2)"))
+
+        waiting = asyncio.create_task(other())
+        try:
+            async with await database.session(engine) as session, database.begin_transaction(session):
+                await session.execute(sa.text("CREATE TABLE polls (number INTEGER)"))
+                sa.event.listen(session.sync_session, "after_commit", looks, once=True)
+                begun.set()
+                await asyncio.sleep(0.2)
+            await waiting
+        finally:
+            await engine.dispose()
+
+    asyncio.run(run())
+    assert len(seen) == 1 and seen[0] < 10.0
