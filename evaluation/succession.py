@@ -75,7 +75,7 @@ def judging_key(verdicts: pl.DataFrame) -> Key:
 
 
 def crown(rows: pl.DataFrame, key: Key, section: Champion) -> Verdict:
-    """The rule: the new model replaces the champion if it is not worse by the margin or more.
+    """The rule: the new model replaces the champion if it ranks at all and is not worse by the margin or more.
 
     Args:
         rows: of `compare`, the champion's study as the old one.
@@ -92,6 +92,9 @@ def crown(rows: pl.DataFrame, key: Key, section: Champion) -> Verdict:
                               "needed to tell")
     found = (f"{section.measure.upper()} of {key[0]} {row['old']:.3f} -> {row['new']:.3f}, difference "
              f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
+    chance = 0.5 if section.measure == "auroc" else row["positives"] / row["stays"]
+    if row["new"] <= chance + 1e-9:
+        return Verdict(False, f"kept: {found}; the new model ranks no better than chance ({chance:.3f})")
     if row["low"] > -section.margin:
         return Verdict(True, f"replaced: {found}; the lower end is above -{section.margin:g}")
     return Verdict(False, f"kept: {found}; the lower end is not above -{section.margin:g}")
@@ -101,8 +104,8 @@ def rule(section: Champion) -> str:
     """The rule in one sentence."""
     return (f"The new model replaces the champion if, on the test stays that both studies judged, the lower end of the "
             f"95 % interval of the difference in {section.measure.upper()} (new - old, paired by patient) is above "
-            f"-{section.margin:g}, with at least {section.least} stays of each label; else the champion stays. Where "
-            "there is no champion yet, the first study's model becomes it.")
+            f"-{section.margin:g}, with at least {section.least} stays of each label, and it ranks better than chance; "
+            "else the champion stays. Where there is no champion yet, the first study's model becomes it.")
 
 
 def _common(before: Judged, now: Judged, patients: Mapping[str, str]) -> tuple[Ints, Ints]:

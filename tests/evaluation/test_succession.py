@@ -63,6 +63,14 @@ def test_a_model_that_is_not_worse_replaces_the_champion(old: float, new: float,
     assert found.replaced is replaced and said in found.reason
 
 
+@pytest.mark.parametrize(("measure", "chance"), [("auroc", "0.500"), ("auprc", "0.333")])
+def test_a_model_that_ranks_nobody_replaces_none_not_even_another_such(measure: str, chance: str) -> None:
+    alike = verdicts(0.1).with_columns(pl.lit(0.4).alias("probability"))
+    found = succession.crown(rows(alike, alike), ("stage1+2", "stated"), Champion(measure=measure))
+    assert not found.replaced and f"no better than chance ({chance})" in found.reason
+    assert "better than chance" in succession.rule(RULE)
+
+
 def test_the_champion_stays_where_too_little_can_be_told() -> None:
     key = ("stage1+2", "stated")
     few = succession.crown(rows(verdicts(0.5, count=27), verdicts(0.1, count=27)), key, RULE)
