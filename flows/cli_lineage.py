@@ -52,7 +52,7 @@ def lineage(artifact: Annotated[str | None, typer.Argument(help="Id, its beginni
         return
     session = _session(config, overrides)
     found = trace(session, artifact, verify, stay, arm)
-    _show(found, form, as_json, out)
+    _show(found, verify, form, as_json, out)
     if verify and not found.whole:
         raise typer.Exit(2)
 
@@ -69,6 +69,9 @@ def _show_all(store: Any, verify: bool, as_json: bool) -> None:
     else:
         print_artifacts(console, entries)
         _print_altered(altered)
+        if verify:
+            every = {entry["artifact"]["id"] for entry in entries} | set(altered)
+            _print_verified(f"{len(every) - len(altered)} of {len(every)} artifacts")
     if altered:
         raise typer.Exit(2)
 
@@ -78,10 +81,14 @@ def _print_altered(altered: Mapping[str, list[str]]) -> None:
         console.print(f"[red]altered[/red] {escape(name)}: {escape(', '.join(what))}", soft_wrap=True, highlight=False)
 
 
-def _show(found: Any, form: Form, as_json: bool, out: Path | None) -> None:
+def _print_verified(what: str) -> None:
+    console.print(f"verified: {what} are as they were recorded", soft_wrap=True, highlight=False)
+
+
+def _show(found: Any, verify: bool, form: Form, as_json: bool, out: Path | None) -> None:
     from flows.printing import lineage_tree
     from flows.trace_lineage import as_json as values_of
-    from lineage.chain import source_files
+    from lineage.chain import members, source_files
     from lineage.drawing import drawing, mermaid
     from lineage.page import render
     from lineage.store import storage_errors
@@ -105,6 +112,10 @@ def _show(found: Any, form: Form, as_json: bool, out: Path | None) -> None:
         console.print(f"[red]altered[/red] source {escape(name)} {what}", soft_wrap=True, highlight=False)
     if found.unreached:
         console.print(f"not reachable now: {len(found.unreached)} source files", soft_wrap=True, highlight=False)
+    if verify:
+        artifacts, files = sum("altered" in one for one in members(found.node)), len(source_files(found.node))
+        _print_verified(f"{artifacts - len(found.altered)} of {artifacts} artifacts and "
+                        f"{files - len(found.broken) - len(found.unreached)} of {files} source files")
 
 
 def export_study(study: Annotated[str, typer.Argument(help="Name of a study of the workspace (study.name).")],

@@ -30,11 +30,13 @@ def test_verify_says_what_was_altered_and_ends_with_an_error(tmp_path: Path) -> 
     store, made = small_store(tmp_path)
     whole = ask(tmp_path, "lineage", "report", "--verify")
     assert whole.exit_code == 0 and "altered" not in whole.stdout and "not reachable now: 1" in whole.stdout
+    assert "verified: 7 of 7 artifacts and 1 of 2 source files are as they were recorded" in whole.stdout
     (store.folder(made["rl"]) / "rollouts.parquet").write_bytes(b"forged")
     (tmp_path / "model" / "config.json").write_text('{"forged": 1}')
     found = ask(tmp_path, "lineage", "report", "--verify")
     assert found.exit_code == 2
     assert f"altered {made['rl'].id}: rollouts.parquet" in found.stdout
+    assert "verified: 6 of 7 artifacts and 0 of 2 source files" in found.stdout
     assert "altered source tiny/config.json is another file now" in found.stdout
     values = json.loads(ask(tmp_path, "lineage", "report", "--verify", "--json").stdout)
     assert values["altered_artifacts"] == {made["rl"].id: ["rollouts.parquet"]}
@@ -46,6 +48,7 @@ def test_verify_of_no_artifact_checks_all_of_the_workspace(tmp_path: Path) -> No
     store, made = small_store(tmp_path)
     whole = ask(tmp_path, "lineage", "--verify")
     assert whole.exit_code == 0 and "altered" not in whole.stdout
+    assert "verified: 7 of 7 artifacts are" in " ".join(whole.stdout.split())
     values = json.loads(ask(tmp_path, "lineage", "--verify", "--json").stdout)
     assert made["report"].id in [one["id"] for one in values["artifacts"]] and values["altered_artifacts"] == {}
     (store.folder(made["rl"]) / "rollouts.parquet").write_bytes(b"forged")
@@ -54,6 +57,7 @@ def test_verify_of_no_artifact_checks_all_of_the_workspace(tmp_path: Path) -> No
     assert found.exit_code == 2
     said = " ".join(found.stdout.split())  # whatever the terminal's width
     assert f"altered {made['rl'].id}: rollouts.parquet" in said and f"altered {made['base'].id}: manifest.json" in said
+    assert "verified: 5 of 7 artifacts are as they were recorded" in said
     as_json = ask(tmp_path, "lineage", "--verify", "--json")
     values = json.loads(as_json.stdout)
     assert as_json.exit_code == 2 and made["rl"].id in [one["id"] for one in values["artifacts"]]
