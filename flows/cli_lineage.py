@@ -113,9 +113,10 @@ def _show(found: Any, verify: bool, form: Form, as_json: bool, out: Path | None)
     if found.unreached:
         console.print(f"not reachable now: {len(found.unreached)} source files", soft_wrap=True, highlight=False)
     if verify:
-        artifacts, files = sum("altered" in one for one in members(found.node)), len(source_files(found.node))
-        _print_verified(f"{artifacts - len(found.altered)} of {artifacts} artifacts and "
-                        f"{files - len(found.broken) - len(found.unreached)} of {files} source files")
+        artifacts = {one["id"] for one in members(found.node) if "altered" in one}
+        files = source_files(found.node)  # one can be another file now and, of another extract, out of reach
+        _print_verified(f"{len(artifacts) - len(found.altered)} of {len(artifacts)} artifacts and "
+                        f"{len(files) - len({*found.broken, *found.unreached})} of {len(files)} source files")
 
 
 def export_study(study: Annotated[str, typer.Argument(help="Name of a study of the workspace (study.name).")],
