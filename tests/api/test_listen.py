@@ -58,6 +58,7 @@ def ready(url: str) -> None:
     raise TimeoutError("the child is not ready")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_predictions_end_and_then_closes(stop: signal.Signals) -> None:
     child, url = started("3")

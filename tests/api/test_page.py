@@ -49,6 +49,7 @@ async def tab_to(page: Page, wanted: str) -> None:
     raise AssertionError(f"{wanted} is not reached by Tab")
 
 
+@pytest.mark.slow
 async def test_a_person_with_a_keyboard_gets_a_prediction_and_sees_the_faults(tmp_path: Path) -> None:
     pictures = Path(os.environ.get("EAG_RL_PICTURES", tmp_path))
     async with page_of(tmp_path / "profile") as (page, home):

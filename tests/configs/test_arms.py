@@ -9,6 +9,7 @@ import pytest
 from configs.load import dump, for_arm, load, shipped_arms
 from configs.schema import Config
 from contracts.errors import ConfigError
+from contracts.features import catalogue
 
 
 def test_every_shipped_arm_is_valid_in_every_small_study() -> None:
@@ -84,3 +85,11 @@ def test_what_is_wrong_with_an_arm_is_said(overrides: list[str], message: str) -
     with pytest.raises(ConfigError) as caught:
         load("demo", overrides)
     assert message in str(caught.value)
+
+
+def test_the_short_prompt_of_tjh_shows_the_thirty_of_the_published_line() -> None:
+    for study in ("tjh", "tjh_small", "tjh_arms"):
+        prepared, own = for_arm(load(study, ["evaluation.arms=[sft_labels_short]"]), "sft_labels_short")
+        shown = prepared.prompts.features
+        assert isinstance(shown, tuple) and len(set(shown)) == 30 and "Lactate dehydrogenase" in shown
+        assert own.policy.sft.lr == 1e-3 and set(shown) <= set(catalogue("tjh").names)

@@ -78,6 +78,7 @@ def test_the_checksums_are_those_of_all_files(clean: Extract) -> None:
     assert listed == files and {"truth.parquet", "dirt.parquet"} < set(files) and len(files) == 12
 
 
+@pytest.mark.slow
 def test_a_smaller_extract_is_the_beginning_of_a_larger_one(tmp_path: Path) -> None:
     small = synthesize(tmp_path / "small", "mimic-iv-3.1", 380, seed=1, rows_per_stay=1)
     large = synthesize(tmp_path / "large", "mimic-iv-3.1", 450, seed=1, rows_per_stay=1)

@@ -49,6 +49,7 @@ def test_locf_equals_a_plain_loop_over_each_stay(stays: Values) -> None:
     assert carried_forward(visits_of(stays), FEATURES).select(FEATURES).rows() == naive_locf(stays)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(STAYS, st.data())
 def test_what_comes_later_or_in_other_stays_changes_no_filled_value(stays: Values, data: st.DataObject) -> None:

@@ -83,6 +83,7 @@ def test_a_group_without_values_has_an_empty_cell() -> None:
     assert cell(bare, RATE, "label 0") != ""
 
 
+@pytest.mark.slow
 def test_small_cells_and_those_that_give_them_away_are_hidden() -> None:
     few = pl.int_range(pl.len()) < 3
     cohort = of_stays(clean_cohort(), pl.when(few).then(pl.lit("female")).otherwise(pl.lit("male")).alias("sex"))
@@ -93,6 +94,7 @@ def test_small_cells_and_those_that_give_them_away_are_hidden() -> None:
     assert cell(suppressed(table_one(cohort), 1), "sex, n (%)", "overall", "female").startswith("3 (")
 
 
+@pytest.mark.slow
 def test_medians_and_missing_counts_of_few_stays_are_hidden() -> None:
     cohort = clean_cohort()
     four = cohort.stays.filter((pl.col("split") == "test") & (pl.col("label") == 1))["stay_id"].head(4)
@@ -133,6 +135,7 @@ def test_both_files_hold_the_hidden_table(table: pl.DataFrame, tmp_path: Path) -
         write(table, tmp_path / "missing", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not (DATA / "tjh" / FILE).is_file(), reason="EAG_RL_DATA names no folder with tjh/")
 def test_table_one_of_tjh_has_the_counts_of_the_paper() -> None:

@@ -11,6 +11,8 @@ from ehr import cohort, folder
 from evaluation.baselines import BOOSTING, EXPERT, LOGISTIC, SINGLE, judge_baselines, judge_expert
 from support.judged import readings_of, stays_of, write_cohort
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, dict[str, str], pl.DataFrame]:

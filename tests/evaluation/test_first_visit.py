@@ -112,6 +112,7 @@ def test_later_days_leave_every_first_risk_of_the_expert_as_it_is(courses: tuple
     assert before["first"].equals(after["first"]) and not before["last"].equals(after["last"])
 
 
+@pytest.mark.slow
 def test_later_days_leave_every_first_risk_of_the_simple_models_as_it_is(courses: tuple[Path, Path]) -> None:
     before, after = (judge_baselines(one, 1, visits=["first"]) for one in courses)
     assert before[0].equals(after[0]) and before[1] == after[1]

@@ -17,6 +17,7 @@ def judged(draw: st.DrawFn) -> tuple[list[int], list[float]]:
     return labels, risks
 
 
+@pytest.mark.slow
 @given(judged())
 def test_measures_are_those_of_scikit_learn(case: tuple[list[int], list[float]]) -> None:
     labels, risks = case

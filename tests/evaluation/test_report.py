@@ -25,6 +25,8 @@ from evaluation.search_tree import SearchTree, TreeNode
 from evaluation.tripod import FILLED, Checklist, Item
 from support.judged import POLICY_ARMS, Finder, readings_of, readings_ranking, stays_of, verdicts_of
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</pre></details></main><script>alert(1)</script><img src=x onerror='alert(2)'>\x00{{ 7*7 }}"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 _VOID = {"meta", "link", "br", "img", "hr", "input", "col", "wbr"}

@@ -123,6 +123,7 @@ def test_p_is_uniform_enough_where_nothing_differs() -> None:
     assert small <= 9
 
 
+@pytest.mark.slow
 @settings(max_examples=25)  # statsmodels collects garbage in each call: a second where much is imported
 @given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=12))
 def test_holms_correction_is_that_of_statsmodels(values: list[float]) -> None:

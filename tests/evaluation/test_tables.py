@@ -116,6 +116,7 @@ def test_the_interval_in_the_table_is_that_of_the_resamples_of_patients(verdicts
     assert (row["auroc_low"], row["auroc_high"]) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
 
 
+@pytest.mark.slow
 def test_holms_correction_is_over_the_arms_of_a_reading_for_each_measure(verdicts: pl.DataFrame) -> None:
     table = tables.results(verdicts, bootstraps=50, seed=1, interval_bootstraps=200)
     for name in tables.COMPARED:

@@ -21,6 +21,8 @@ from lineage.fingerprint import code_digests
 from support.judged import readings_of
 from tasks.stage import Made, Stage, Work
 
+pytestmark = pytest.mark.slow
+
 CONFIG = load("demo", ["cohort.synthetic.stays=90", "evaluation.arms=[three_experts]"])
 
 

@@ -18,6 +18,8 @@ from lineage.store import Store
 from support.tracked_study import make, session
 from tasks.champion import champion_from, champion_of
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = {"adapter/adapter_config.json": "{}"}
 
 

@@ -45,6 +45,7 @@ def test_without_checksums_it_is_a_warning(extract: Path) -> None:
     assert [check.status for check in check_data(extract)] == ["ok", "warn"]
 
 
+@pytest.mark.slow
 def test_a_missing_table_ends_the_command_with_what_to_do(extract: Path) -> None:
     (extract / "icu" / "icustays.csv.gz").unlink()
     done = eag_rl("data", "check", str(extract), "--json", check=False)

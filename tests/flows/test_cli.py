@@ -39,6 +39,7 @@ def test_a_wrong_last_part_is_refused_before_a_server_starts(tmp_path: Path) -> 
         assert part in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_that_is_stopped_says_how_to_go_on(sent: signal.Signals) -> None:
     code = ("import time\nfrom flows import cli\n"
@@ -66,6 +67,7 @@ def test_config_show_prints_what_overrides_made_of_it() -> None:
     assert values["search"]["depth"] == 4 and values["cohort"]["source"] == "tjh"
 
 
+@pytest.mark.slow
 def test_lineage_of_an_empty_workspace_says_what_is_missing(tmp_path: Path) -> None:
     done = eag_rl("lineage", "report", "--set", f"paths.workspace={tmp_path}", check=False)
     assert done.returncode == 2 and "no artifact 'report'" in done.stderr
@@ -84,6 +86,7 @@ def test_a_workspace_that_takes_no_files_stops_a_study_at_once_and_loses_nothing
     assert not (tmp_path / "prefect" / "server.log").exists() and Store(tmp_path).verify(made) == []
 
 
+@pytest.mark.slow
 def test_synthesize_writes_an_extract_once_and_refuses_to_write_over_it(tmp_path: Path) -> None:
     wanted = ("synthesize", "--layout", "mimic-iv-2.2", "--stays", "3", "--rows-per-stay", "600", "--dirty", "0.1",
               "--format", "csv", "--out", str(tmp_path / "x"))

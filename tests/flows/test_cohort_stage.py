@@ -32,6 +32,7 @@ def make(folder: Path, config: Config = CONFIG, data: Path | None = None) -> Mad
     return tasks.cohort.cohort.make(Work("cohort", session, {}, {}, folder, folder, "run"))
 
 
+@pytest.mark.slow
 def test_findings_and_table_one_lie_beside_the_cohort(tmp_path: Path) -> None:
     made = make(tmp_path)
     findings = validity.from_values(json.loads((tmp_path / validity.FILE).read_text(encoding="utf-8"))["findings"])
@@ -41,6 +42,7 @@ def test_findings_and_table_one_lie_beside_the_cohort(tmp_path: Path) -> None:
         assert (tmp_path / name).is_file() and name in made.show
 
 
+@pytest.mark.slow
 def test_the_smallest_cell_is_a_setting(tmp_path: Path) -> None:
     section = CONFIG.cohort.model_copy(update={"smallest_cell": 1})
     for name, config in (("usual", CONFIG), ("all", CONFIG.model_copy(update={"cohort": section}))):
@@ -85,6 +87,7 @@ def test_a_generated_extract_becomes_a_cohort_with_targets(tmp_path: Path) -> No
     assert any("of no phenotype" in step.rule for step in cohort.attrition)
 
 
+@pytest.mark.slow
 def test_an_extract_that_changes_while_it_is_read_is_no_cohort_and_leaves_no_parsed_table(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     extract = synthesize(tmp_path / "extract", "mimic-iv-3.1", 60, rows_per_stay=40).folder
@@ -107,6 +110,7 @@ def test_an_extract_that_changes_while_it_is_read_is_no_cohort_and_leaves_no_par
     assert "chartevents" in {folder.name.split("-")[0] for folder in (tmp_path / "cache").iterdir()}
 
 
+@pytest.mark.slow
 def test_mortality_on_a_whole_extract_passes_every_check(tmp_path: Path) -> None:
     extract = synthesize(tmp_path / "mimic-iv-3.1", "mimic-iv-3.1", 150, rows_per_stay=1, dirty=0.01)
     (tmp_path / "cohort").mkdir()

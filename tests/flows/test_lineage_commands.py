@@ -105,6 +105,7 @@ def test_an_export_has_its_kind_in_its_name_and_a_study_that_is_there(tmp_path: 
     assert isinstance(ask(tmp_path, "export", "nobody", "--out", str(tmp_path / "x.tar.gz")).exception, ArtifactError)
 
 
+@pytest.mark.slow
 def test_a_study_goes_out_and_comes_in_by_command(tmp_path: Path) -> None:
     small_store(tmp_path)
     out = tmp_path / "small.tar.gz"

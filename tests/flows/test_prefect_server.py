@@ -58,6 +58,7 @@ def test_a_killed_server_is_back_at_the_same_address(server: OwnPrefect) -> None
     assert hold(lambda: pid(server) not in (None, first)) and server.address == address
 
 
+@pytest.mark.slow
 def test_a_stopped_server_stays_away(server: OwnPrefect) -> None:
     server.wait()
     server.stop()

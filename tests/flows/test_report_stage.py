@@ -32,10 +32,10 @@ from support.judged import POLICY_ARMS, Finder, readings_of, stays_of, verdicts_
 from tasks.report_parts import case_arms, cases, tree
 from tasks.stage import Made, Work
 
+pytestmark = pytest.mark.slow
 CONFIG = load("demo", ["cohort.synthetic.stays=160", "evaluation.stays=all", "evaluation.interval_bootstraps=50",
                        "evaluation.policy_seeds=2", "evaluation.recalibrate=true", "evaluation.cpu_hour_price=3.6",
-                       "evaluation.visits=[last, first]",
-                       f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
+                       "evaluation.visits=[last, first]", f"evaluation.arms={json.dumps(list(POLICY_ARMS))}"])
 TABLES = ("differences", "calibration", "reliability", "decision", "subgroups", "power", "faithfulness",
           "overlap_and_score", "uncertainty", "uncertainty_curves", "seeds", "cost", "cost_stages")
 NAMED = ["heart rate", "PH"]

@@ -31,6 +31,8 @@ from tasks.perturbed import judged, perturbed, perturbed_patients, perturbed_rea
 from tasks.robustness import perturbed_baselines, perturbed_verdicts, robustness
 from tasks.stage import Made, Stage, Work
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Config.model_validate({
     "cohort": {"synthetic": {"stays": 80}},
     "expert": {"hidden": 8, "heads": 2, "feed_forward": 16, "epochs": 2, "seeds": 1, "permutations": 1},

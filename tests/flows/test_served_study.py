@@ -85,6 +85,7 @@ async def served(study: Path, scripted: ScriptedServer, *overrides: str
         yield client, predictor
 
 
+@pytest.mark.slow
 async def test_a_patient_is_asked_about_and_both_readings_stand_side_by_side(study: Path,
                                                                              scripted: ScriptedServer) -> None:
     async with served(study, scripted) as (client, predictor):
@@ -186,6 +187,7 @@ def test_days_beyond_the_window_become_one_summary_as_in_the_cohort(study: Path)
     assert "Heart Rate (bpm): 84, 86, 87, 88, 89, 90, 91, 92" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0.0, 3.0])
 async def test_a_stop_while_the_model_loads_does_not_wait_for_it(study: Path, tmp_path: Path, after: float,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,6 +218,7 @@ def test_the_lineage_id_is_another_once_any_part_is(study: Path) -> None:
     assert len({champion.lineage, *(one.lineage for one in other)}) == 5
 
 
+@pytest.mark.slow
 def test_a_champion_keeps_what_it_was_made_from_when_an_expert_is_trained_anew(tmp_path: Path) -> None:
     config = Config(study=Study(name="s"), paths=Paths(workspace=str(tmp_path)))
     store = Store(tmp_path)
@@ -234,6 +237,7 @@ def test_a_champion_keeps_what_it_was_made_from_when_an_expert_is_trained_anew(t
         champion_from(store, expert)
 
 
+@pytest.mark.slow
 def test_an_unfinished_study_has_no_champion(study: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no finished"):
         champion_of(session(study, f"paths.workspace={tmp_path}"))

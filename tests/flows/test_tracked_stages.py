@@ -20,6 +20,8 @@ from support.small_store import ANSWER, EVIDENCE, STAYS
 from support.tracked_study import ADAPTER, make, session, tracked_study
 from tasks.recorded import record_again
 
+pytestmark = pytest.mark.slow
+
 Study = tuple[Any, dict[str, Artifact]]
 
 

@@ -36,6 +36,8 @@ from tasks.transfer import transfer
 from tasks.transferred import transferred_baselines, transferred_patients, transferred_readings
 from tasks.verdicts import verdicts
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(os.environ.get("EAG_RL_DATA", "no-such-folder"))
 real = pytest.mark.skipif(not (DATA / "tjh").is_dir() or not (DATA / "mimic-iv-demo-2.2").is_dir(),
                           reason="EAG_RL_DATA names no folder with tjh/ and mimic-iv-demo-2.2/")

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from lineage.fingerprint import Recipe, changes
 from tasks import why
 from tasks.meter import Meter, Tokens, in_words
@@ -46,6 +48,7 @@ def test_text_cannot_break_the_table() -> None:
     assert why.table([("a|b", True, "x|y", {}, "id")]).splitlines()[2].count(" | ") == 4
 
 
+@pytest.mark.slow
 def test_a_cost_holds_seconds_tokens_and_the_peak_of_a_child_that_has_freed_it() -> None:
     hungry = "x = bytearray(200 << 20); x[::4096] = b'1' * len(x[::4096]); del x; import time; time.sleep(3)"
     with Meter() as meter:

@@ -161,6 +161,7 @@ def test_what_lies_outside_of_the_clean_folder_and_the_base_images_entry_point_a
     assert "entry point: not run (it is that of store:1), with server --address" in said
 
 
+@pytest.mark.slow
 def test_a_python_of_the_base_images_version_is_the_images_python(project: Path, tmp_path: Path,
                                                                  capfd: pytest.CaptureFixture[str]) -> None:
     mine, path = f"{sys.version_info[0]}.{sys.version_info[1]}", project / "docker" / "Dockerfile"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,7 @@ def test_an_arrival_starts_the_study_of_its_extract() -> None:
     assert set(trigger["parameters"]) == {"config", "overrides", "extract", "until"}
 
 
+@pytest.mark.slow
 def test_every_entrypoint_loads_from_anywhere_and_each_parameter_has_help(tmp_path: Path) -> None:
     wanted: dict[str, list[dict[str, Any]]] = {one["entrypoint"]: [] for one in DEPLOYMENTS}
     for one in DEPLOYMENTS:

@@ -26,6 +26,7 @@ def logged(tracker: Tracker, folder: Path, number: int) -> Artifact:
     return made
 
 
+@pytest.mark.slow
 def test_the_alias_moves_to_the_model_of_the_new_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracker = Tracker(tmp_path, "tiny")
@@ -41,6 +42,7 @@ def test_the_alias_moves_to_the_model_of_the_new_champion(tmp_path: Path, monkey
     assert registry.champion("tiny", "expert").artifact == first.id
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_logged_cannot_be_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ArtifactError, match="expert-9 has no model in MLflow"):

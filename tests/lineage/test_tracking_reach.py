@@ -38,6 +38,7 @@ def test_a_tracker_says_so_before_a_study_begins(nowhere: str, tmp_path: Path, m
         Tracker(tmp_path, "study")
 
 
+@pytest.mark.slow
 def test_other_failures_keep_their_kind(tmp_path: Path) -> None:
     client = reaching(MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}"), "here")
     with pytest.raises(MlflowException, match="not found|No Run"):

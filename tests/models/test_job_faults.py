@@ -21,6 +21,8 @@ from models.progress import Progress
 from support.expert_cohort import write_cohort
 from tasks.launch import run_job
 
+pytestmark = pytest.mark.slow
+
 TRAINING = "models.expert.training"
 LIMITED = Path(__file__).parents[1] / "support" / "limited_job.py"
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]

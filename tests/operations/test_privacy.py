@@ -39,6 +39,7 @@ def test_scripts_set_what_python_sets() -> None:
     assert {name: exported.get(name) for name in {**ENFORCED, **DEFAULTS}} == {**ENFORCED, **DEFAULTS}
 
 
+@pytest.mark.slow
 def test_the_libraries_read_these_names() -> None:
     code = """
 from operations.privacy import ENFORCED, DEFAULTS, harden_environment

@@ -42,6 +42,7 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
     stack.finish(tmp_path)
 
 
+@pytest.mark.slow
 def test_it_runs_in_the_background_until_ended_and_leaves_nothing(workspace: Path) -> None:
     port = free_port(0)
     assert stack.running(workspace) is None and not stack.finish(workspace)
@@ -59,6 +60,7 @@ def test_it_runs_in_the_background_until_ended_and_leaves_nothing(workspace: Pat
         probe.bind(("127.0.0.1", port))
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_is_started_again(workspace: Path) -> None:
     port = free_port(0)
     stack.launch(workspace, [page("prefect", port)])
@@ -69,6 +71,7 @@ def test_a_service_that_is_killed_is_started_again(workspace: Path) -> None:
     assert "it is started again" in (workspace / "stack" / "keeper.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_keeper_that_is_killed_takes_all_with_it(workspace: Path) -> None:
     port = free_port(0)
     stack.launch(workspace, [page("prefect", port), sleeper()])

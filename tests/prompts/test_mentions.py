@@ -201,6 +201,7 @@ def test_a_trajectory_is_searched_in_milliseconds(name):
     assert min(seconds() for _ in range(15)) < 0.025
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["mean ", "red blood cell distribution width ", "%", "a", "(", "+", "β", "K+ "])
 def test_a_long_hostile_text_takes_time_in_proportion_to_find(unit):
     text = unit * (30_000 // len(unit))

@@ -210,6 +210,7 @@ async def test_the_settings_of_the_section_reach_the_model(tmp_path):
     assert {call["model"] for call in model.calls} == {"base"}
 
 
+@pytest.mark.slow
 async def test_kill_9_loses_nothing_that_was_finished(tmp_path):
     count = 12
     command = [sys.executable, search_child.__file__, str(tmp_path), str(count), "0.05"]

@@ -17,6 +17,7 @@ def generators(*seeds: int) -> dict[int, torch.Generator]:
     return {row: torch.Generator().manual_seed(seed) for row, seed in enumerate(seeds)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [5, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
 def test_draws_follow_the_probabilities(words: int) -> None:
     torch.manual_seed(1)

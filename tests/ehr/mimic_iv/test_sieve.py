@@ -137,6 +137,7 @@ def test_whole_numbers_are_read_or_refused(text, other, place):
         assert bad == [(0, REASONS[2])]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=12),
                           st.sampled_from(["7", "220045", "9"])), max_size=8),
@@ -159,6 +160,7 @@ def test_a_quote_within_a_field_that_begins_with_none_opens_nothing(value):
     assert len(found) == 1005 and not bad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [3, 7, 16])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_rows_of_commas_and_an_item_fit_into_the_room_for_them(columns, end):

@@ -11,6 +11,8 @@ from configs.load import dump, load
 from ehr.cohort import prepare, read_source, write
 from models.expert.training import train
 
+pytestmark = pytest.mark.slow
+
 DATA = os.environ.get("EAG_RL_DATA", "")
 
 

@@ -27,6 +27,8 @@ from models.expert.loading import load_expert, read, read_at
 from models.progress import read as read_progress
 from support.expert_cohort import PLANTED, random_batch, write_cohort
 
+pytestmark = pytest.mark.slow
+
 SECTION = Expert(hidden=8, heads=2, time_rank=3, feed_forward=12, dropout=0.1, lr=1e-2, batch_size=32, epochs=25,
                  patience=8, seeds=2, permutations=2)
 

@@ -44,6 +44,7 @@ def test_the_begin_token_stands_once_and_the_answer_is_open(tokenizer: ChatToken
     assert tokenizer.render(MESSAGES).endswith("<|im_start|>assistant\n")
 
 
+@pytest.mark.slow
 def test_a_doubled_begin_token_is_refused(policy_folder: Path, tmp_path: Path) -> None:
     folder = changed(policy_folder, tmp_path / "model")
     template = (folder / "chat_template.jinja").read_text()

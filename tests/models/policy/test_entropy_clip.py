@@ -19,6 +19,8 @@ from models.policy.loading import load_base
 from models.policy.rollouts import make_engine
 from models.progress import read
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Any]]
 
 

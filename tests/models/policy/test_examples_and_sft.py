@@ -165,6 +165,7 @@ def test_the_learning_rate_rises_over_a_share_of_all_steps(policy_job: Make, sha
     assert trainer.args.get_warmup_steps(6) == warming
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_writes_the_adapter(policy_job: Make) -> None:
     values = policy_job(sft={"epochs": 3, "lr": 1e-2})
     done = sft.fine_tune(values)

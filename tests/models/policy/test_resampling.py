@@ -22,6 +22,8 @@ from models.policy.scoring import teaches
 from models.progress import read
 from support.pretended_engine import Killed, PretendedEngine
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Any]]
 Run = Callable[..., tuple[dict[str, Any], PretendedEngine]]
 DAPO = {"entropy_clip": False, "clip_min": 0.28, "loss": "dapo", "reward_weight": 1.0, "resample_rounds": 2,

@@ -16,6 +16,8 @@ from models.policy import grpo, rollouts, sft
 from models.policy.training import newest_checkpoint
 from models.progress import read
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., dict[str, Any]]
 
 

@@ -67,6 +67,7 @@ def trained_by_trl(values: dict[str, Any], out: Path, named: dict[str, Any], ove
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ours"), [("grpo", GRPO), ("dapo", DAPO)])
 def test_a_baseline_trains_as_trl_does(policy_job: Make, tmp_path: Path, name: str, ours: dict[str, Any]) -> None:
     values = policy_job(**ours)

@@ -174,6 +174,7 @@ print(adapter_digest(folder), adapter_name(folder))
 """
 
 
+@pytest.mark.slow
 def test_an_adapter_has_the_same_bytes_and_names_in_every_process(taught_folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(taught_folder, tmp_path / "copy")
     told = [subprocess.run([sys.executable, "-c", SAVING, str(model), str(tmp_path / seed)], check=True, timeout=240,

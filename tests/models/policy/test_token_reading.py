@@ -48,6 +48,7 @@ def read_again(model: Any, tokenizer: ChatTokenizer, request: Request, ids: tupl
                           parse(text, "decomposition"))
 
 
+@pytest.mark.slow
 def test_rollouts_of_this_process_carry_the_risk_of_a_plain_forward_pass(
         model: Any, taught_folder: Path, patients_frame: pl.DataFrame) -> None:
     tokenizer = load_tokenizer(taught_folder)
@@ -88,6 +89,7 @@ def test_a_stored_batch_keeps_it(tmp_path: Path) -> None:
     assert read_batch(tmp_path / "batch.parquet", requests) == batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["stated", "tokens"])
 def test_training_is_rewarded_by_what_is_read(reading: str, policy_job: Callable[..., dict[str, Any]]) -> None:
     values = policy_job(reading=reading, steps=2, generations=8, micro_batch=4)
