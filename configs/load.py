@@ -172,7 +172,7 @@ def _arms(values: dict[str, Any]) -> dict[str, Any]:
     own = values.get("arms") or {}
     if not isinstance(own, dict):
         return {}  # the schema says what is wrong
-    found: dict[str, Any] = dict(own)
+    found = {name: _extended(name, arm) for name, arm in own.items()}
     sections: dict[str, Any] = {}
     for place in ("evaluation", "robustness", "transfer"):
         usual = getattr(Config(), place).arms
@@ -184,6 +184,24 @@ def _arms(values: dict[str, Any]) -> dict[str, Any]:
     return {"arms": found, **sections}
 
 
+def _extended(name: str, arm: Any) -> Any:
+    """An arm of the configuration, with the settings of the arm that its `extends` names, a file, below its own."""
+    if not isinstance(arm, dict) or "extends" not in arm:
+        return arm
+    parent = _arm_file(str(arm["extends"]), (), f"correct arms.{name}.extends")
+    return _merged(_read(parent, ()), {key: value for key, value in arm.items() if key != "extends"})
+
+
+def _arm_file(arm: str, own: Iterable[str], remedy: str) -> Path:
+    """The file of an arm: a path to a YAML file, or the name of a shipped arm."""
+    path = Path(arm)
+    file = path if path.suffix in (".yaml", ".yml") else FOLDER / "arms" / f"{arm}.yaml"
+    if not _is_file(file):
+        known = ", ".join(sorted({*own, *shipped_arms()}))
+        raise ConfigError(f"no arm {arm!r}", f"a YAML file, or one of: {known}", remedy)
+    return file
+
+
 def _located(named: list[str], found: dict[str, Any], place: str) -> list[str]:
     """Names of arms; those that are not in `found` are read from their files into it."""
     names, own = [], set(found)
@@ -193,11 +211,7 @@ def _located(named: list[str], found: dict[str, Any], place: str) -> list[str]:
         names.append(name)
         if name in found:
             continue
-        file = path if path.suffix in (".yaml", ".yml") else FOLDER / "arms" / f"{arm}.yaml"
-        if not _is_file(file):
-            known = ", ".join(sorted({*own, *shipped_arms()}))
-            raise ConfigError(f"no arm {arm!r}", f"a YAML file, or one of: {known}",
-                              f"correct {place}.arms, or describe the arm in the section `arms`")
+        file = _arm_file(arm, own, f"correct {place}.arms, or describe the arm in the section `arms`")
         found[name] = _read(file, ())
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:

@@ -93,3 +93,13 @@ def test_the_short_prompt_of_tjh_shows_the_thirty_of_the_published_line() -> Non
         shown = prepared.prompts.features
         assert isinstance(shown, tuple) and len(set(shown)) == 30 and "Lactate dehydrogenase" in shown
         assert own.policy.sft.lr == 1e-3 and set(shown) <= set(catalogue("tjh").names)
+
+
+def test_an_arm_of_a_configuration_may_extend_a_shipped_one() -> None:
+    config = load("demo", ["evaluation.arms=[shorter]",
+                           "arms.shorter={extends: sft_labels_short, title: Shorter, train: {policy.sft.epochs: 2}}"])
+    shipped = load("demo", ["evaluation.arms=[sft_labels_short]"]).arms["sft_labels_short"]
+    assert config.arms["shorter"] == shipped.model_copy(update={
+        "title": "Shorter", "train": {**shipped.train, "policy.sft.epochs": 2}})
+    with pytest.raises(ConfigError, match=r"no_such_arm.*sft_labels.*arms\.shorter\.extends"):
+        load("demo", ["arms.shorter={extends: no_such_arm}"])
