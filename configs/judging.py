@@ -99,6 +99,9 @@ class Transfer(Section):
 
     arms: tuple[str, ...] = Field(("decomposition", "stage1", "stage1+2"), min_length=1,
                                   description="Policy arms of the source study that are judged on the target.")
+    prompts: Literal["source", "target"] = Field(
+        "source", description="Whose prompts say how a stay is written (visits, digits, units, features never measured "
+                              "in it): those the policies were trained with, or the target's own.")
     train_target: bool = Field(False, description="Train these arms on the target too, to compare with; off: compare "
                                                   "with those that the target study has already judged.")
 

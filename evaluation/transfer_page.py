@@ -22,6 +22,7 @@ class Page:
         features: the shared features: fields of `prompts.shared.Shared`, and the shares of stays with a measurement in
             the source's training split and the target's test split.
         known: number of features of each catalogue, source first.
+        written_by: the study whose prompts say how a stay is written.
         sites: heads and rows of what the two cohorts are.
         without: policy arms that the target has not judged itself.
         warnings: validity of the target's cohort: level, value, rule, next_step.
@@ -36,6 +37,7 @@ class Page:
     table: pl.DataFrame
     features: Sequence[Mapping[str, Any]]
     known: tuple[int, int]
+    written_by: str
     sites: wording.Grid
     without: Sequence[str] = ()
     warnings: Sequence[Mapping[str, Any]] = ()
@@ -60,7 +62,8 @@ def notes(page: Page) -> list[str]:
         f"{'is' if shown == 1 else 'are'} the same and measured in both. Models without language read these alone, and "
         "age and sex, with the source's statistics.",
         f"Language-model arms read every feature that a prompt of {page.target} shows; what {page.source} also knows "
-        f"stands under its name and in its unit there (“shared words”), the rest under {page.target}'s own name."]
+        f"stands under its name and in its unit there (“shared words”), the rest under {page.target}'s own name. "
+        f"How many visits and digits they read, and whether with units, is as in {page.written_by}'s prompts."]
     if page.without:
         sentences.append(f"{page.target} has not judged {', '.join(page.without)} itself with its prompts on these "
                          "stays, so there is no difference to the arm trained there: run that study, or set "

@@ -26,6 +26,7 @@ from tasks.transferred import transferred_baselines, transferred_patients, trans
 from tasks.verdicts import verdicts
 
 Roles = dict[str, Artifact]
+_LAYOUT = ("visits", "digits", "units", "observed_only")
 
 
 @flow(name="judge-transfer", flow_run_name="transfer-{config}-to-{to}")
@@ -82,14 +83,18 @@ def target_config(source: Config, target: Config) -> Config:
 
 
 def asking(source: Config, target: Config, arm: str) -> Config:
-    """How a source's arm is asked about the target's stays: prompts and stays of the target, all else of the source."""
+    """How a source's arm is asked about the target's stays: features and stays of the target, all else of the source.
+
+    How a stay is written is the source's too, as its policies were trained, unless `transfer.prompts` is "target".
+    """
     own, there = for_arm(source, arm)[1], for_arm(target, arm)[0]
     answers = {name: getattr(own.evaluation, name) for name in ("style", "temperature", "completion_tokens")}
+    asked = ("expert_features", *(_LAYOUT if source.transfer.prompts == "source" else ()))
     context = max(own.serving.context, there.serving.context)
     return there.model_copy(update={
         "policy": own.policy, "serving": own.serving.model_copy(update={"context": context}),
         "evaluation": there.evaluation.model_copy(update=answers),
-        "prompts": there.prompts.model_copy(update={"expert_features": own.prompts.expert_features})})
+        "prompts": there.prompts.model_copy(update={name: getattr(own.prompts, name) for name in asked})})
 
 
 def _models(session: Session, target: Session, reduced: Mapping[str, Artifact]) -> Roles:

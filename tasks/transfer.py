@@ -82,6 +82,7 @@ def _page(work: Work, names: tuple[str, str], target: Cohort, table: pl.DataFram
     return transfer_page.Page(
         source=names[0], target=names[1], created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         outcome=config.cohort.outcome, table=table, features=features_of(work, "shared"),
+        written_by=names[0 if config.transfer.prompts == "source" else 1],
         known=(len(catalogue(source.meta["catalogue"]).names), len(catalogue(target.meta["catalogue"]).names)),
         sites=_sites(names, source, target), warnings=found,
         without=[arm for arm in config.transfer.arms if f"own.{arm}" not in work.inputs],

@@ -45,7 +45,7 @@ def page_of(table: pl.DataFrame, **other: object) -> transfer_page.Page:
         source="here", target="there", created="2026-01-01", outcome="mortality", table=table,
         features=[{"source": "Glucose", "target": "glucose", "source_unit": "mg/dL", "target_unit": "mmol/L",
                    "factor": 18.0156, "measured_source": 0.98, "measured_target": 0.5}],
-        known=(17, 73), sites=(["Split", "Stays"], [["here, train", "60"]]), without=["stage1"],
+        known=(17, 73), written_by="here", sites=(["Split", "Stays"], [["here, train", "60"]]), without=["stage1"],
         warnings=[{"level": "warning", "value": "days tell", "rule": "they do not", "next_step": "be careful"}],
         settings={"transfer.arms": "<script>alert(1)</script>"},
         provenance=[{"role": "cohort", "artifact": "cohort-1", "sha256": "ab"}])

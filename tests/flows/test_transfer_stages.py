@@ -250,14 +250,19 @@ def test_the_result_has_every_line_and_pairs_it_with_the_target(experiment: Expe
         assert not any(stay in text for stay in target.stays["stay_id"])
 
 
-def test_the_target_is_asked_with_its_own_prompts_and_the_sources_policy() -> None:
-    source = load("tjh_small", ["evaluation.completion_tokens=99", "prompts.expert_features=3"])
+def test_the_target_is_asked_about_its_own_features_as_the_source_writes_them_and_with_its_policy() -> None:
+    changed = {"visits": 5, "digits": 2, "units": False, "observed_only": False}
+    source = load("tjh_small", ["evaluation.completion_tokens=99", "prompts.expert_features=3",
+                                *(f"prompts.{name}={json.dumps(value)}" for name, value in changed.items())])
     target = target_config(source, load("mimic_demo"))
     assert target.paths.workspace == source.paths.workspace and target.transfer == source.transfer
     assert set(source.transfer.arms) <= set(target.arms)
     found = asking(source, target, "stage1+2")
     assert found.policy == source.policy and found.evaluation.completion_tokens == 99
-    assert found.prompts == target.prompts.model_copy(update={"expert_features": 3})
+    assert found.prompts == target.prompts.model_copy(update={"expert_features": 3, **changed})
+    source = load("tjh_small", ["prompts.expert_features=3", "transfer.prompts=target"])
+    found_there = asking(source, target_config(source, load("mimic_demo")), "stage1+2").prompts
+    assert found_there == target.prompts.model_copy(update={"expert_features": 3})
     assert (found.study, found.cohort, found.evaluation.stays) == (target.study, target.cohort, target.evaluation.stays)
     assert found.serving.context == max(source.serving.context, target.serving.context) == 2048
 
