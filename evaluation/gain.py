@@ -14,7 +14,7 @@ import polars as pl
 from configs.schema import Evaluation
 from contracts.errors import ContractError
 from contracts.patients import Patient
-from evaluation import faithfulness, tables, uncertainty
+from evaluation import faithfulness, tables, uncertainty, variety
 from evaluation.expert_sets import Guides
 from evaluation.risks import judged
 from prompts.mentions import MentionFinder
@@ -42,12 +42,14 @@ class Gain:
         overlap_and_score: whether larger overlap goes with better prediction (`faithfulness.OVERLAP`).
         uncertainty: entropy of clinical tokens against the uncertainty of the prediction (`uncertainty.SCHEMA`).
         uncertainty_curves: the same over fifths of the entropy (`uncertainty.CURVE`).
+        variety: how much the answers of each arm differ between stays (`variety.SCHEMA`).
     """
 
     faithfulness: pl.DataFrame
     overlap_and_score: pl.DataFrame
     uncertainty: pl.DataFrame
     uncertainty_curves: pl.DataFrame
+    variety: pl.DataFrame
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """File name without ending, and frame."""
@@ -85,7 +87,7 @@ def gain(verdicts: pl.DataFrame, asked: Sequence[Asked], guides: Guides, stays: 
     return Gain(faithfulness.faithfulness(named, sets, drawn, seed),
                 faithfulness.overlap_and_score(verdicts, named, sets, drawn),
                 uncertainty.correlations(sampled, answers, section.interval_bootstraps, seed),
-                uncertainty.curves(sampled, answers, smallest))
+                uncertainty.curves(sampled, answers, smallest), variety.variety(verdicts))
 
 
 def _all_asked(named: Collection[str], asked: Sequence[Asked]) -> None:

@@ -30,11 +30,12 @@ def for_page(found: Gain | None, arm: str | None) -> dict[str, Any]:
     """What the page's section says; nothing of it without a `Gain`."""
     if found is None:
         return dict.fromkeys(("gain_meaning", "entropy_meaning", "faithfulness_grid", "overlap_grid",
-                              "uncertainty_grid", "controls"))
+                              "uncertainty_grid", "variety_grid", "controls"))
     return {"gain_meaning": meaning(found, arm), "entropy_meaning": entropy_meaning(found, arm),
             "faithfulness_grid": faithfulness(found.faithfulness),
             "overlap_grid": overlap_and_score(found.overlap_and_score),
-            "uncertainty_grid": uncertainty(found.uncertainty), "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
+            "uncertainty_grid": uncertainty(found.uncertainty), "variety_grid": variety(found.variety),
+            "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
 
 
 def for_text(found: Gain | None, arm: str | None) -> list[str]:
@@ -42,7 +43,7 @@ def for_text(found: Gain | None, arm: str | None) -> list[str]:
     if found is None:
         return []
     grids = (faithfulness(found.faithfulness), overlap_and_score(found.overlap_and_score),
-             uncertainty(found.uncertainty))
+             uncertainty(found.uncertainty), variety(found.variety))
     return ["## Where the gain comes from", *meaning(found, arm), *entropy_meaning(found, arm),
             *(markdown(grid) for grid in grids if grid[1]), *([CONTROLS] if grids[0][1] else []),
             f"Overlap is the Jaccard index. Entropies of test answers are lower bounds from the {TOP_LOGPROBS} "
@@ -75,6 +76,15 @@ def uncertainty(frame: pl.DataFrame) -> Grid:
     heads = ["Of", "Arm", "Uncertainty", "Entropy", "n", "Stays", "ρ"]
     return heads, [[row["source"], row["arm"] or NONE, row["uncertainty"], row["entropy"], str(row["n"]),
                     str(row["stays"]), _bounded(row, "rho")] for row in frame.iter_rows(named=True)]
+
+
+def variety(frame: pl.DataFrame) -> Grid:
+    """`variety.SCHEMA`."""
+    heads = ["Arm", "Answers", "That reason", "Distinct reasonings", "Commonest reasoning", "Repeat the example",
+             "Distinct feature lists", "Commonest list", "Distinct numbers"]
+    return heads, [[row["arm"], str(row["answers"]), _share(row["reasoning"]), str(row["distinct"]),
+                    _share(row["same"]), _share(row["example"]), str(row["lists"]), _share(row["same_list"]),
+                    str(row["numbers"])] for row in frame.iter_rows(named=True)]
 
 
 def meaning(found: Gain, arm: str | None) -> list[str]:
@@ -138,6 +148,10 @@ def _row(frame: pl.DataFrame, **values: str | None) -> dict[str, Any] | None:
 
 def _plain(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.0f} %"
 
 
 def _bounded(row: Mapping[str, Any], name: str, ending: str = "") -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from evaluation import wording
+from evaluation import variety, wording
 from evaluation.descent import Link, named, short
 
 _METRICS = {"auroc": ("roc_auc", "AUROC"), "auprc": ("average_precision", "AUPRC"), "brier": ("brier_score", "Brier")}
@@ -40,7 +40,8 @@ def card(arm: str, how: str, study: str, base: str | None, source: str, table: p
              f"{facts['outcome_definition']} {facts['missing']} No row of any patient is in this card.",
              "## Training", wording.markdown((["Setting", "Value"], [list(pair) for pair in settings])),
              "## Results on the held-out test split", _results(rows), str(facts["reading"]),
-             "## Limits", f"{facts['limits']} {facts['findings']}", "## Licence", _licence(facts),
+             "## Limits", " ".join([*variety.warning(table.filter(pl.col("arm") == arm)), str(facts["limits"]),
+                                    str(facts["findings"])]), "## Licence", _licence(facts),
              "## Lineage", "\n".join(_origin(link) for link in trail)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -34,6 +34,7 @@ from evaluation import (
     statistics,
     tables,
     tripod,
+    variety,
     wording,
 )
 from evaluation.appraisal import Appraisal
@@ -158,7 +159,8 @@ def headline(table: pl.DataFrame, reference: str) -> list[str]:
         sentences.append(f"Without a language model, {simple['arm']} reaches AUROC {_figure(simple, 'auroc')}, AUPRC "
                          f"{_figure(simple, 'auprc')} on the same stays.")
     return [*too_few(table, "The figures show that the study runs; they say nothing about how good an arm is, whatever "
-                            "their intervals and p-values."), *sentences]
+                            "their intervals and p-values."),
+            *variety.warning(table.filter(pl.col("arm").eq_missing(policy))), *sentences]
 
 
 def too_few(table: pl.DataFrame, meaning: str) -> list[str]:

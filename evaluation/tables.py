@@ -17,7 +17,8 @@ from evaluation import metrics, seeds, statistics, wording
 from evaluation.calibration import ece
 from evaluation.metrics import MEASURES, Floats, Ints
 from evaluation.paper_figures import Figures
-from evaluation.risks import FIRST, REFERENCE, Judged, arms_of, counterpart
+from evaluation.risks import FIRST, MODEL, REFERENCE, Judged, arms_of, counterpart
+from evaluation.variety import same_reasoning
 
 # The method itself: what headline, case study and calibration are about, whatever its figures are.
 METHOD = "stage1+2"
@@ -28,7 +29,8 @@ COMPARED = ("auroc", "auprc")
 SCHEMA: dict[str, Any] = {
     "arm": pl.String, "reading": pl.String, "n": pl.Int64, "positives": pl.Int64,
     **dict.fromkeys(statistics.PATIENTS, pl.Int64), "seeds": pl.Int64, "parse_rate": pl.Float64,
-    "well_formed_rate": pl.Float64, "truncated": pl.Int64, "stated_instead": pl.Int64, "ece": pl.Float64,
+    "well_formed_rate": pl.Float64, "same_reasoning": pl.Float64, "truncated": pl.Int64,
+    "stated_instead": pl.Int64, "ece": pl.Float64,
     **{f"{name}_{what}": pl.Float64 for name in MEASURES for what in (*_STATISTICS, "seed_sd")},
     **{f"{name}_gap_{what}": pl.Float64 for name in COMPARED for what in (*_GAP, "p_holm")},
     **{f"paper_{name}": pl.Float64 for name in COMPARED},
@@ -57,7 +59,8 @@ def results(verdicts: pl.DataFrame, bootstraps: int, seed: int, reference: str =
     Returns:
         Rows in order of the arms' appearance, columns `SCHEMA`: shares, not percent; `seeds` counts the trainings,
         `seed_sd` is the spread over them (none for one); `stated_instead` counts answers of all trainings whose tokens
-        did not tell the risk, so that the stated number stands in, `truncated` likewise; `gap_p_holm` is `gap_p`
+        did not tell the risk, so that the stated number stands in, `truncated` likewise; `same_reasoning` is the share
+        of answers with the commonest reasoning (`variety`), mean over the trainings; `gap_p_holm` is `gap_p`
         corrected over the arms of the same reading, for each measure (Holm 1979). Where all stays are of one patient
         there are no differences, and intervals are over resamples of stays.
 
@@ -119,10 +122,12 @@ def _measured(trainings: Sequence[Floats], truth: Ints, drawn: statistics.Resamp
 def _counts(parts: Sequence[pl.DataFrame], arm: str, reading: str) -> dict[str, Any]:
     """What the answers of all trainings were like."""
     answers = pl.concat(parts)
+    alike = [] if reading == MODEL else [share for share in map(same_reasoning, parts) if share is not None]
     return {"arm": arm, "reading": reading, "n": parts[0].height,
             "positives": int(parts[0]["label"].cast(pl.Int64).sum()), "seeds": len(parts),
             "parse_rate": metrics.parse_rate(answers),
             "well_formed_rate": int(answers["well_formed"].sum()) / answers.height,
+            "same_reasoning": sum(alike) / len(alike) if alike else None,
             "truncated": int(answers["truncated"].sum()),
             "stated_instead": int((answers["reading"] == "stated").sum()) if reading == "tokens" else 0}
 

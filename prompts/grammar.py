@@ -50,6 +50,7 @@ _LAYOUT = {"vanilla": ("final answer",), "think": ("think", "answer"),
            "decomposition": ("final subquestion", "important features", "final answer")}
 _KINDS = {"vanilla": frozenset(_LAYOUT["vanilla"]), "think": frozenset(_LAYOUT["think"]),
           "decomposition": frozenset({"subquestion", "answer", *_LAYOUT["decomposition"]})}
+_ENDS = frozenset({"important features", "final answer", "answer"})
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,12 @@ def parse(text: str, style: str = "decomposition") -> Parsed:
                   final_question=_content(text, question) if question else None, features=features,
                   probability=number[0] if number else None, probability_span=number[1] if number else None,
                   well_formed=problem is None, problem=problem)
+
+
+def reasoning(text: str) -> str:
+    """What an answer of any style says before its features and its number: without tags, runs of blanks as one."""
+    end = next((tag.start for tag in _tags(text, _ENDS) if not tag.closing and tag.number is None), len(text))
+    return " ".join(_TAG.sub(" ", text[:end]).split())
 
 
 def parse_score(text: str) -> int | None:

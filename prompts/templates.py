@@ -23,6 +23,9 @@ VERSION = "2"
 STYLES = ("vanilla", "think", "decomposition")
 SYSTEM = "You are a physician who judges risk from hospital records."
 
+# What the examples find in their patient, with and without subquestions.
+EXAMPLE_FINDINGS = ("Lactate rises from 2.1 to 9.6, urine output stops: shock.",
+                    "Lactate rose from 2.1 to 9.6 and urine stopped: shock.")
 _EXAMPLE_FEATURES = ("Lactate", "Urine output", "Base excess", "Norepinephrine", "Pupil reaction")
 
 
@@ -124,7 +127,7 @@ def _vanilla_form() -> str:
 def _think_form() -> str:
     think, answer = THINK_TAGS, THINK_ANSWER_TAGS
     return (f"Think first, then answer. Form: {think[0]} reasons {think[1]} {answer[0]} 0.XX {answer[1]}\n"
-            f"Example (another patient): {think[0]} Lactate rose from 2.1 to 9.6 and urine stopped: shock. {think[1]} "
+            f"Example (another patient): {think[0]} {EXAMPLE_FINDINGS[1]} {think[1]} "
             f"{answer[0]} 0.XX {answer[1]}")
 
 
@@ -132,5 +135,5 @@ def _decomposition_form(wording: _Wording, count: int) -> str:
     noun = "feature" if count == 1 else "features"
     return (f"Ask and answer short subquestions about the data above, numbered 1, 2, .., then the final one. List the "
             f"{count} most important {noun}, spelt as above. Example of the form (another patient):\n"
-            + render_step(1, "How does perfusion change?", "Lactate rises from 2.1 to 9.6, urine output stops: shock.")
+            + render_step(1, "How does perfusion change?", EXAMPLE_FINDINGS[0])
             + render_final(wording.question, _EXAMPLE_FEATURES[:count], 0.5).replace("0.50", "0.XX")).rstrip()

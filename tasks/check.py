@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from contracts.patients import Patient, stratified
+from evaluation.variety import same_reasoning
 from lineage.store import write_json
 from rewards.mixture import Scorer
 from tasks.people import mean, people, scorer_of
@@ -36,9 +37,9 @@ def _rewards(frame: pl.DataFrame, patients: list[Patient], scorer: Scorer) -> di
     truth = {one.stay_id: one for one in patients}
     scores = [scorer.score(text, truth[stay].label, truth[stay].expert_features)
               for stay, text in frame.select("stay_id", "text").iter_rows()]
-    count = len(scores)
+    count, alike = len(scores), same_reasoning(frame)
     return {"stays": float(count), "parse_rate": sum(one.parsed for one in scores) / count,
-            "well_formed_rate": mean(frame["well_formed"]),
+            "well_formed_rate": mean(frame["well_formed"]), **({} if alike is None else {"same_reasoning": alike}),
             "reward": sum(one.total for one in scores) / count,
             "outcome_reward": sum(one.outcome for one in scores) / count,
             "attention_reward": sum(one.attention for one in scores) / count}

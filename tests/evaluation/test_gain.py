@@ -18,6 +18,7 @@ from evaluation.gain_plots import entropy_and_uncertainty
 from evaluation.token_entropy import TOKENS
 from evaluation.uncertainty import CURVE
 from evaluation.uncertainty import SCHEMA as UNCERTAINTY
+from evaluation.variety import SCHEMA as VARIETY
 from prompts.mentions import MentionFinder
 from support.judged import readings_of, readings_ranking, stays_of, verdicts_of
 
@@ -70,7 +71,7 @@ def test_an_arm_whose_prompts_nobody_knows_is_refused() -> None:
 
 def test_the_frames_keep_their_columns_and_name_no_stay(made: Gain) -> None:
     wanted = {"faithfulness": FAITHFULNESS, "overlap_and_score": OVERLAP, "uncertainty": UNCERTAINTY,
-              "uncertainty_curves": CURVE}
+              "uncertainty_curves": CURVE, "variety": VARIETY}
     assert set(made.frames()) == set(wanted)
     for name, frame in made.frames().items():
         assert frame.height and frame.schema == pl.Schema(wanted[name]), name
@@ -112,7 +113,7 @@ def test_the_verdict_on_the_score_follows_the_interval_given_readability(
         made: Gain, low: float | None, high: float | None, words: str) -> None:
     frame = made.overlap_and_score.with_columns(low_parsed=pl.lit(low, pl.Float64),
                                                 high_parsed=pl.lit(high, pl.Float64))
-    told = Gain(made.faithfulness, frame, made.uncertainty, made.uncertainty_curves)
+    told = replace(made, overlap_and_score=frame)
     assert words in gain_wording.meaning(told, "stage1+2")[1]
 
 
@@ -126,13 +127,14 @@ def test_tables_hold_a_line_for_each_row_and_a_dash_for_what_is_not_there(made: 
     assert len(rows) == 7 and all(len(row) == len(heads) for row in rows)
     assert rows[-1] == ["vanilla", "–", "0 %", "–", "–", "–", "–", "–", "–"]
     for grid, frame in ((gain_wording.overlap_and_score(made.overlap_and_score), made.overlap_and_score),
-                        (gain_wording.uncertainty(made.uncertainty), made.uncertainty)):
+                        (gain_wording.uncertainty(made.uncertainty), made.uncertainty),
+                        (gain_wording.variety(made.variety), made.variety)):
         assert len(grid[1]) == frame.height and all(len(row) == len(grid[0]) for row in grid[1])
 
 
 def test_the_text_holds_sentences_and_tables(made: Gain) -> None:
     text = "\n\n".join(gain_wording.for_text(made, "stage1+2"))
-    assert text.count("\n| --- ") == 3 and "lower bounds from the 20 likeliest" in text
+    assert text.count("\n| --- ") == 4 and "lower bounds from the 20 likeliest" in text
     assert gain_wording.for_text(None, "stage1+2") == []
 
 

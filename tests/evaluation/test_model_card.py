@@ -45,6 +45,12 @@ def test_a_model_of_a_folder_names_no_base_model(table: pl.DataFrame) -> None:
     assert data.base_model is None and data.library_name == "peft"
 
 
+def test_the_card_warns_of_an_adapter_that_reasons_the_same_of_everybody(table: pl.DataFrame) -> None:
+    limits = ModelCard(_card(table.with_columns(same_reasoning=pl.lit(0.97)))).text.partition("## Limits")[2]
+    assert limits.strip().startswith("stage1 reasons in the same words in 97 % of its answers") and "Few." in limits
+    assert "same words" not in _card(table)
+
+
 def test_the_card_tells_use_data_training_results_limits_licence_and_lineage(table: pl.DataFrame) -> None:
     text = ModelCard(_card(table)).text
     for words in ("Research only", "Not a medical device", "| policy.lora.rank | 64 |", "Splits: 3 patients.", "Few.",

@@ -221,7 +221,7 @@ def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle)
 
 
 def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
-    assert page.text.count("How to read:") == 9
+    assert page.text.count("How to read:") == 10
     for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts of fewer than 4 patients", "treat none",
                   "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between",
                   "Bins of fewer than 4 patients, or with fewer than that of one outcome"):
@@ -234,10 +234,17 @@ def test_the_page_says_beside_decision_and_roc_curves_that_single_patients_can_b
     assert "decision.csv, are for those who may see the cohort" in page.text
 
 
+def test_the_headline_warns_where_one_reasoning_stands_in_most_answers(bundle: ReportBundle) -> None:
+    ritual = bundle.table.with_columns(same_reasoning=pl.lit(0.97))
+    assert headline(ritual, "decomposition")[0].startswith("stage1+2 reasons in the same words in 97 % of its answers")
+    assert headline(ritual, "decomposition")[1:] == headline(bundle.table, "decomposition")
+
+
 def test_the_page_says_where_the_gain_comes_from(page: _Page, bundle: ReportBundle) -> None:
     for words in ("stage1+2 overlaps with the expert's features", "swapped", "rank correlation within the label",
                   "In 100 rollouts of stage 2 (of 50 stays)", "20 likeliest tokens", "lower bound",
-                  "fewer than 4 stays", "60 draws of each control"):
+                  "fewer than 4 stays", "60 draws of each control",
+                  "How much the answers of each arm differ between the test stays", "Commonest reasoning"):
         assert words in page.text
     bare = _Page(render(replace(bundle, gain=replace(bundle.gain, **{  # type: ignore[arg-type]
         name: frame.clear() for name, frame in bundle.gain.frames().items()}))))  # type: ignore[union-attr]
