@@ -6,7 +6,8 @@ one self-contained HTML report.
 
 - `verdicts` asks a policy arm, `baselines` makes the arms that need no language model.
 - `metrics` holds the measures, `statistics` the bootstrap, `tables` the results table, `paper_figures` the paper's.
-- `gain` says where the gain comes from: `faithfulness` to the expert, `uncertainty`, `variety` of the answers.
+- `gain` says where the gain comes from: `faithfulness` to the expert, `uncertainty`, `variety` of the answers,
+  `citations` of the patient's values.
 - `plots` draws, `case_study` picks and marks up patients, `search_tree` draws one patient's search, `radar` several
   measures at once, `descent` what every figure was made from; `report` writes the page,
   and `pages` turns the room's templates into HTML.

@@ -14,7 +14,7 @@ import polars as pl
 from configs.schema import Evaluation
 from contracts.errors import ContractError
 from contracts.patients import Patient
-from evaluation import faithfulness, tables, uncertainty, variety
+from evaluation import citations, faithfulness, tables, uncertainty, variety
 from evaluation.expert_sets import Guides
 from evaluation.risks import judged
 from prompts.mentions import MentionFinder
@@ -43,6 +43,7 @@ class Gain:
         uncertainty: entropy of clinical tokens against the uncertainty of the prediction (`uncertainty.SCHEMA`).
         uncertainty_curves: the same over fifths of the entropy (`uncertainty.CURVE`).
         variety: how much the answers of each arm differ between stays (`variety.SCHEMA`).
+        citations: whether the numbers that they cite stand in the patient's data (`citations.SCHEMA`).
     """
 
     faithfulness: pl.DataFrame
@@ -50,6 +51,7 @@ class Gain:
     uncertainty: pl.DataFrame
     uncertainty_curves: pl.DataFrame
     variety: pl.DataFrame
+    citations: pl.DataFrame
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """File name without ending, and frame."""
@@ -87,7 +89,9 @@ def gain(verdicts: pl.DataFrame, asked: Sequence[Asked], guides: Guides, stays: 
     return Gain(faithfulness.faithfulness(named, sets, drawn, seed),
                 faithfulness.overlap_and_score(verdicts, named, sets, drawn),
                 uncertainty.correlations(sampled, answers, section.interval_bootstraps, seed),
-                uncertainty.curves(sampled, answers, smallest), variety.variety(verdicts))
+                uncertainty.curves(sampled, answers, smallest), variety.variety(verdicts),
+                citations.citations(verdicts, {arm: {patient.stay_id: patient.evidence for patient in one.patients}
+                                               for one in asked for arm in one.arms if arm in named}))
 
 
 def _all_asked(named: Collection[str], asked: Sequence[Asked]) -> None:

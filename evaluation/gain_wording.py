@@ -30,12 +30,12 @@ def for_page(found: Gain | None, arm: str | None) -> dict[str, Any]:
     """What the page's section says; nothing of it without a `Gain`."""
     if found is None:
         return dict.fromkeys(("gain_meaning", "entropy_meaning", "faithfulness_grid", "overlap_grid",
-                              "uncertainty_grid", "variety_grid", "controls"))
+                              "uncertainty_grid", "variety_grid", "citations_grid", "controls"))
     return {"gain_meaning": meaning(found, arm), "entropy_meaning": entropy_meaning(found, arm),
             "faithfulness_grid": faithfulness(found.faithfulness),
             "overlap_grid": overlap_and_score(found.overlap_and_score),
             "uncertainty_grid": uncertainty(found.uncertainty), "variety_grid": variety(found.variety),
-            "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
+            "citations_grid": citations(found.citations), "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
 
 
 def for_text(found: Gain | None, arm: str | None) -> list[str]:
@@ -43,7 +43,7 @@ def for_text(found: Gain | None, arm: str | None) -> list[str]:
     if found is None:
         return []
     grids = (faithfulness(found.faithfulness), overlap_and_score(found.overlap_and_score),
-             uncertainty(found.uncertainty), variety(found.variety))
+             uncertainty(found.uncertainty), variety(found.variety), citations(found.citations))
     return ["## Where the gain comes from", *meaning(found, arm), *entropy_meaning(found, arm),
             *(markdown(grid) for grid in grids if grid[1]), *([CONTROLS] if grids[0][1] else []),
             f"Overlap is the Jaccard index. Entropies of test answers are lower bounds from the {TOP_LOGPROBS} "
@@ -85,6 +85,14 @@ def variety(frame: pl.DataFrame) -> Grid:
     return heads, [[row["arm"], str(row["answers"]), _share(row["reasoning"]), str(row["distinct"]),
                     _share(row["same"]), _share(row["example"]), str(row["lists"]), _share(row["same_list"]),
                     str(row["numbers"])] for row in frame.iter_rows(named=True)]
+
+
+def citations(frame: pl.DataFrame) -> Grid:
+    """`citations.SCHEMA`."""
+    heads = ["Arm", "Answers", "That cite a number", "Numbers cited", "In the patient's own data",
+             "In another stay's data"]
+    return heads, [[row["arm"], str(row["answers"]), _share(row["citing"]), str(row["cited"]), _share(row["own"]),
+                    _share(row["others"])] for row in frame.iter_rows(named=True)]
 
 
 def meaning(found: Gain, arm: str | None) -> list[str]:

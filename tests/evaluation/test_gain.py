@@ -10,6 +10,7 @@ from contracts.features import catalogue
 from contracts.patients import Patient
 from evaluation import gain_wording
 from evaluation.baselines import judge_expert
+from evaluation.citations import SCHEMA as CITATIONS
 from evaluation.expert_sets import Guides
 from evaluation.faithfulness import OVERLAP
 from evaluation.faithfulness import SCHEMA as FAITHFULNESS
@@ -71,7 +72,7 @@ def test_an_arm_whose_prompts_nobody_knows_is_refused() -> None:
 
 def test_the_frames_keep_their_columns_and_name_no_stay(made: Gain) -> None:
     wanted = {"faithfulness": FAITHFULNESS, "overlap_and_score": OVERLAP, "uncertainty": UNCERTAINTY,
-              "uncertainty_curves": CURVE, "variety": VARIETY}
+              "uncertainty_curves": CURVE, "variety": VARIETY, "citations": CITATIONS}
     assert set(made.frames()) == set(wanted)
     for name, frame in made.frames().items():
         assert frame.height and frame.schema == pl.Schema(wanted[name]), name
@@ -128,13 +129,14 @@ def test_tables_hold_a_line_for_each_row_and_a_dash_for_what_is_not_there(made: 
     assert rows[-1] == ["vanilla", "–", "0 %", "–", "–", "–", "–", "–", "–"]
     for grid, frame in ((gain_wording.overlap_and_score(made.overlap_and_score), made.overlap_and_score),
                         (gain_wording.uncertainty(made.uncertainty), made.uncertainty),
-                        (gain_wording.variety(made.variety), made.variety)):
+                        (gain_wording.variety(made.variety), made.variety),
+                        (gain_wording.citations(made.citations), made.citations)):
         assert len(grid[1]) == frame.height and all(len(row) == len(grid[0]) for row in grid[1])
 
 
 def test_the_text_holds_sentences_and_tables(made: Gain) -> None:
     text = "\n\n".join(gain_wording.for_text(made, "stage1+2"))
-    assert text.count("\n| --- ") == 4 and "lower bounds from the 20 likeliest" in text
+    assert text.count("\n| --- ") == 5 and "lower bounds from the 20 likeliest" in text
     assert gain_wording.for_text(None, "stage1+2") == []
 
 

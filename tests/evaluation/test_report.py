@@ -221,7 +221,7 @@ def test_the_expert_alone_is_appraised_without_differences(bundle: ReportBundle)
 
 
 def test_each_part_of_the_appraisal_says_how_to_read_it(page: _Page) -> None:
-    assert page.text.count("How to read:") == 10
+    assert page.text.count("How to read:") == 11
     for words in ("80 % power", "p (Holm)", "sex female", "age ≥80", "Counts of fewer than 4 patients", "treat none",
                   "60 bootstrap resamples of patients", "2 / (60 + 1)", "a day between",
                   "Bins of fewer than 4 patients, or with fewer than that of one outcome"):
@@ -244,7 +244,8 @@ def test_the_page_says_where_the_gain_comes_from(page: _Page, bundle: ReportBund
     for words in ("stage1+2 overlaps with the expert's features", "swapped", "rank correlation within the label",
                   "In 100 rollouts of stage 2 (of 50 stays)", "20 likeliest tokens", "lower bound",
                   "fewer than 4 stays", "60 draws of each control",
-                  "How much the answers of each arm differ between the test stays", "Commonest reasoning"):
+                  "How much the answers of each arm differ between the test stays", "Commonest reasoning",
+                  "Numbers cited", "In another stay's data"):
         assert words in page.text
     bare = _Page(render(replace(bundle, gain=replace(bundle.gain, **{  # type: ignore[arg-type]
         name: frame.clear() for name, frame in bundle.gain.frames().items()}))))  # type: ignore[union-attr]
