@@ -202,7 +202,8 @@ def test_a_run_that_no_export_writes_is_refused(change: dict[str, Any]) -> None:
         carried("no JSON")
 
 
-@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(b"no tar" * 200)[:40]])
+@pytest.mark.parametrize("data", [b"", b"no gzip", gzip.compress(b"no tar"), gzip.compress(b"no tar" * 200)[:40]],
+                         ids=["empty", "no gzip", "no tar", "cut off"])
 def test_what_is_no_bundle_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tar.gz").write_bytes(data)
     with pytest.raises(ArtifactError):
