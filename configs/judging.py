@@ -56,7 +56,7 @@ class Evaluation(Section):
     arms: tuple[str, ...] = Field(("vanilla", "think", "decomposition", "stage1", "stage1+2"), min_length=1,
                                   description="Policy arms in the table: of the section `arms`, or files.")
     reference: str | None = Field(None, description="Arm that the others are compared with, paired by patient; none: "
-                                                    "`decomposition`, where it is among the arms.")
+                                                    "`decomposition`, or the first arm where that is not among them.")
     style: Literal["vanilla", "think", "decomposition"] = Field(
         "decomposition", description="Prompt style of what is asked; an arm sets its own.")
     stays: Positive | Literal["all"] = Field("all", description="Test stays: all, or a stratified sample.")

@@ -90,8 +90,9 @@ def readings_of(part: pl.DataFrame) -> dict[str, str]:
 
 
 def reference_of(config: Config) -> str:
-    """The arm that a study's others are compared with."""
-    return config.evaluation.reference or REFERENCE
+    """The arm that a study's others are compared with: the one it names, else `decomposition`, else its first arm."""
+    named, arms = config.evaluation.reference, config.evaluation.arms
+    return named or (REFERENCE if REFERENCE in arms else arms[0])
 
 
 def counterpart(key: Key, present: Collection[Key], reference: str = REFERENCE) -> Key | None:

@@ -1,6 +1,7 @@
 import polars as pl
 import pytest
 
+from configs.load import load
 from contracts.errors import DataError
 from evaluation import risks
 from evaluation.baselines import judge_expert
@@ -31,6 +32,15 @@ def test_an_arm_is_compared_in_its_own_reading_and_one_without_language_with_the
     assert risks.counterpart(("expert", "model"), present) == ("decomposition", "stated")
     assert risks.counterpart(("decomposition", "stated"), present) is None
     assert risks.counterpart(("stage1", "tokens"), present, "vanilla") is None
+
+
+@pytest.mark.parametrize(("arms", "named", "wanted"), [
+    ("[stage1, decomposition, stage1+2]", "null", "decomposition"), ("[stage1, stage1+2]", "null", "stage1"),
+    ("[stage1, decomposition, stage1+2]", "stage1+2", "stage1+2")])
+def test_a_study_that_names_no_reference_is_compared_with_decomposition_or_its_first_arm(arms: str, named: str,
+                                                                                        wanted: str) -> None:
+    config = load("demo", [f"evaluation.arms={arms}", f"evaluation.reference={named}"])
+    assert risks.reference_of(config) == wanted
 
 
 def test_no_verdicts_are_refused(verdicts: pl.DataFrame) -> None:
