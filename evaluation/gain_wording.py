@@ -29,25 +29,28 @@ _RISK_ENTROPY = {ROLLOUTS: "stated risk entropy", ANSWERS: "token risk entropy"}
 def for_page(found: Gain | None, arm: str | None) -> dict[str, Any]:
     """What the page's section says; nothing of it without a `Gain`."""
     if found is None:
-        return dict.fromkeys(("gain_meaning", "entropy_meaning", "faithfulness_grid", "overlap_grid",
-                              "uncertainty_grid", "variety_grid", "citations_grid", "controls"))
-    return {"gain_meaning": meaning(found, arm), "entropy_meaning": entropy_meaning(found, arm),
-            "faithfulness_grid": faithfulness(found.faithfulness),
-            "overlap_grid": overlap_and_score(found.overlap_and_score),
-            "uncertainty_grid": uncertainty(found.uncertainty), "variety_grid": variety(found.variety),
-            "citations_grid": citations(found.citations), "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
+        return {}
+    return {"gain_meaning": meaning(found, arm), "entropy_meaning": entropy_meaning(found, arm), **_grids(found),
+            "controls": CONTROLS, "top_logprobs": TOP_LOGPROBS}
 
 
 def for_text(found: Gain | None, arm: str | None) -> list[str]:
     """The same as parts of the Markdown report; none without a `Gain`."""
     if found is None:
         return []
-    grids = (faithfulness(found.faithfulness), overlap_and_score(found.overlap_and_score),
-             uncertainty(found.uncertainty), variety(found.variety), citations(found.citations))
+    grids = _grids(found)
     return ["## Where the gain comes from", *meaning(found, arm), *entropy_meaning(found, arm),
-            *(markdown(grid) for grid in grids if grid[1]), *([CONTROLS] if grids[0][1] else []),
+            *(markdown(grid) for grid in grids.values() if grid[1]), *([CONTROLS] if found.faithfulness.height else []),
             f"Overlap is the Jaccard index. Entropies of test answers are lower bounds from the {TOP_LOGPROBS} "
             "likeliest tokens; those of stage 2 are of the whole vocabulary."]
+
+
+def _grids(found: Gain) -> dict[str, Grid]:
+    """The section's tables, by their names in the page's template and in the order of the text."""
+    return {"faithfulness_grid": faithfulness(found.faithfulness),
+            "overlap_grid": overlap_and_score(found.overlap_and_score),
+            "uncertainty_grid": uncertainty(found.uncertainty), "variety_grid": variety(found.variety),
+            "citations_grid": citations(found.citations)}
 
 
 def faithfulness(frame: pl.DataFrame) -> Grid:

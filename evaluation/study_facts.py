@@ -192,9 +192,8 @@ def _results(known: Known) -> Facts:
     simple = [arm for arm in known.table["arm"].unique(maintain_order=True) if arm not in policy]
     least = known.power.filter(pl.col("arm").eq_missing(tables.main_arm(known.table)))
     adapters = [name for name in config.evaluation.arms if config.arms[name].adapter != "none"]
-    reference = reference_of(config)
     return {"arms": "; ".join(policy) or "none", "simple": "; ".join(simple) or "none",
-            "reference": reference if reference in policy else None, "headline": " ".join(known.headline) or None,
+            "reference": reference_of(config), "headline": " ".join(known.headline) or None,
             "adapters": ", ".join(adapters) or None,
             "used": "; ".join([*_trained_on(config), f"Judged: {first['n']} test stays, {first['positives']} with "
                                "outcome 1."]),
